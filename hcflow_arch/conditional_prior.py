@@ -1,0 +1,36 @@
+"""p(high | low): flow steps and a Gaussian, both conditioned on features of the low-resolution part."""
+import torch
+
+from .couplings import bounded_log_scale, split_shift_scale
+from .flow_layers import FlowLayer
+from .subnets import ZeroConv2d
+
+
+class ConditionalGaussian(FlowLayer):
+    """Whitens what is left: `z = (x - mean) * exp(-log_scale)` with mean and log_scale predicted from the context.
+
+    With z ~ N(0, I) this is the Gaussian N(mean, exp(log_scale)^2) of the paper (section 3.2).
+
+    Args:
+        num_channels (int): Channels of the input.
+        num_context_ch (int): Channels of the context.
+        bounded (bool): Bound log_scale as couplings do (rescaling). Default: False.
+    """
+
+    def __init__(self, num_channels: int, num_context_ch: int, bounded: bool = False):
+        super().__init__()
+        self.head = ZeroConv2d(num_context_ch, 2 * num_channels)
+        self.num_channels = num_channels
+        self.bounded = bounded
+
+    def _mean_log_scale(self, context):
+        mean, log_scale = split_shift_scale(self.head(context))
+        return mean, bounded_log_scale(log_scale) if self.bounded else log_scale
+
+    def forward(self, x, context=None):
+        mean, log_scale = self._mean_log_scale(context)
+        return (x - mean) * torch.exp(-log_scale), -log_scale.sum(dim=(1, 2, 3))
+
+    def inverse(self, z, context=None):
+        mean, log_scale = self._mean_log_scale(context)
+        return mean + log_scale.exp() * z

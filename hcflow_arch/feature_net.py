@@ -1,0 +1,103 @@
+"""Feature nets: what the conditional flow of a level sees of the low-resolution image."""
+import inspect
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from basicsr.archs import build_network
+from basicsr.archs.arch_util import make_layer
+from basicsr.archs.rrdbnet_arch import RRDB
+from basicsr.utils.registry import ARCH_REGISTRY
+
+from .errors import InputError
+from .subnets import xavier_init_
+
+
+class RRDBFeatureNet(nn.Module):
+    """The paper's feature net: two stacks of RRDBs (HCFlow, section 3.4; ESRGAN, section 3.1).
+
+    Maps (N, num_in_ch, h, w) to (N, num_out_ch, h, w); `num_out_ch` is 2 * num_feat where both parts are handed on.
+
+    Args:
+        num_in_ch (int): Channels of the input.
+        num_feat (int): Channels of the features. Default: 64.
+        num_block (tuple[int, int]): RRDBs of the first and of the second part. Default: (7, 7).
+        num_grow_ch (int): Channels that each convolution of a dense block adds. Default: 32.
+        both_parts (bool): Hand on [part1, part2] (SR) or part2 alone (rescaling). Default: True.
+    """
+
+    def __init__(self, num_in_ch: int, num_feat: int = 64, num_block: tuple[int, int] = (7, 7),
+                 num_grow_ch: int = 32, both_parts: bool = True):
+        super().__init__()
+        self.num_out_ch = 2 * num_feat if both_parts else num_feat
+        self.both_parts = both_parts
+        self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)
+        self.body1 = make_layer(RRDB, num_block[0], num_feat=num_feat, num_grow_ch=num_grow_ch)
+        self.body2 = make_layer(RRDB, num_block[1], num_feat=num_feat, num_grow_ch=num_grow_ch)
+        self.conv_body = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
+        for body in (self.body1, self.body2):
+            xavier_init_(*(m for m in body.modules() if isinstance(m, nn.Conv2d)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.conv_first(x)
+        part1 = self.body1(first)
+        part2 = self.conv_body(self.body2(part1)) + first
+        return torch.cat([part1, part2], dim=1) if self.both_parts else part2
+
+
+class RegisteredFeatureNet(nn.Module):
+    """Any architecture of BasicSR's ARCH_REGISTRY that keeps the resolution, as feature net (paper: 'any CNN').
+
+    Its input channels are set by the level it serves; its output channels are found by running it once. Where it
+    takes only sizes that are a multiple of 2, 4, ... 64 (RRDBNet at scale 1, SwinIR), other sizes are padded by
+    repeating the border and cropped afterwards.
+
+    Args:
+        num_in_ch (int): Channels of the input.
+        type (str): Name in ARCH_REGISTRY.
+        kwargs: Arguments of that architecture, without its number of input channels.
+    """
+
+    IN_CHANNEL_NAMES = ('num_in_ch', 'in_channels', 'in_chans', 'in_nc', 'in_ch')
+
+    def __init__(self, num_in_ch: int, type: str, **kwargs):
+        super().__init__()
+        if type not in ARCH_REGISTRY:
+            raise InputError(f"feature_net.type is '{type}', which is not registered in BasicSR's ARCH_REGISTRY. "
+                             'Name one of its architectures, or import yours through the option `plugins:`.')
+        parameters = inspect.signature(ARCH_REGISTRY.get(type).__init__).parameters
+        names = [name for name in self.IN_CHANNEL_NAMES if name in parameters]
+        if not names:
+            raise InputError(f"feature_net.type '{type}' has none of the arguments {', '.join(self.IN_CHANNEL_NAMES)}, "
+                             'so its input channels cannot be set. Wrap it in an architecture that has one.')
+        try:
+            self.net = build_network({'type': type, names[0]: num_in_ch, **kwargs})
+        except TypeError as error:
+            raise InputError(f'feature_net: {type} cannot be built: {error}.') from error
+        self.size_multiple, self.num_out_ch = self._probe(num_in_ch, type)
+
+    @torch.no_grad()
+    def _probe(self, num_in_ch: int, type: str) -> tuple[int, int]:
+        """Find the smallest multiple of sizes that the network takes, and its output channels."""
+        self.net.eval()
+        seen = 'it fails on every size tried'
+        for multiple in (1, 2, 4, 8, 16, 32, 64):
+            h, w = (multiple * 3, multiple * 5)
+            try:
+                out = self.net(torch.zeros(1, num_in_ch, h, w))
+            except Exception as error:  # whatever an unknown architecture raises on a size it cannot take
+                seen = f'{type} raises {error!r} on an input of {num_in_ch}x{h}x{w}'
+                continue
+            if torch.is_tensor(out) and out.dim() == 4 and out.shape[2:] == (h, w):
+                self.net.train()
+                return multiple, out.shape[1]
+            seen = f'it maps {num_in_ch}x{h}x{w} to {tuple(out.shape[1:]) if torch.is_tensor(out) else out.__class__.__name__}'
+        raise InputError(f'feature_net must map (N, {num_in_ch}, h, w) to (N, F, h, w), but {seen}. '
+                         'Choose its options so that it keeps the resolution (for instance scale: 1).')
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h, w = x.shape[2:]
+        pad_h, pad_w = -h % self.size_multiple, -w % self.size_multiple
+        if pad_h or pad_w:
+            x = F.pad(x, (0, pad_w, 0, pad_h), mode='replicate')
+        return self.net(x)[:, :, :h, :w]

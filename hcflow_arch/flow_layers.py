@@ -1,0 +1,146 @@
+"""The layer contract of the flow and its building blocks (Glow, section 3; HCFlow, section 3.2)."""
+import abc
+
+import torch
+import torch.distributed as dist
+import torch.nn as nn
+import torch.nn.functional as F
+
+
+class FlowLayer(nn.Module, abc.ABC):
+    """An invertible map between data and latent.
+
+    Every layer returns its own log-determinant: `log_det[n] = log|det dz/dx|` of sample n, shape (N,), float32 or
+    wider; it never adds into a tensor it was given. Conditioning comes as `context`, (N, F, H, W) at the resolution of
+    `x`; unconditional layers ignore it.
+    """
+
+    @abc.abstractmethod
+    def forward(self, x: torch.Tensor, context: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """data -> latent. x: (N, C, H, W). Returns (z, log_det)."""
+
+    @abc.abstractmethod
+    def inverse(self, z: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+        """latent -> data. z: as returned by :meth:`forward`. Returns x only."""
+
+
+class FlowSequential(nn.Sequential, FlowLayer):
+    """A chain of flow layers that all see the same context."""
+
+    def forward(self, x, context=None):
+        log_det = x.new_zeros(x.shape[0])
+        for layer in self:
+            x, layer_log_det = layer(x, context)
+            log_det = log_det + layer_log_det
+        return x, log_det
+
+    def inverse(self, z, context=None):
+        for layer in reversed(self):
+            z = layer.inverse(z, context)
+        return z
+
+
+class ActNorm2d(FlowLayer):
+    """`(x + bias) * exp(log_scale)` per channel, started from data (Glow, section 3.1).
+
+    The first forward pass in training mode sets bias and log_scale so that its outputs have mean 0 and variance 1 over
+    batch and pixels (of all processes, in distributed training). `initialized` is a buffer: saved, loaded, moved, so
+    loaded weights are never started again.
+
+    Args:
+        num_channels (int): Channels of the input.
+    """
+
+    def __init__(self, num_channels: int):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1, num_channels, 1, 1))
+        self.log_scale = nn.Parameter(torch.zeros(1, num_channels, 1, 1))
+        self.register_buffer('initialized', torch.tensor(False))
+        # A host-side copy of `initialized` that is only ever True when the buffer is: reading the buffer itself in
+        # every training step would make a GPU wait for the host each time.
+        self._known_initialized = False
+
+    @torch.no_grad()
+    def initialize(self, x: torch.Tensor) -> None:
+        """Start from the statistics of x: (N, C, H, W)."""
+        mean = _global_channel_mean(x)
+        std = _global_channel_mean((x - mean)**2).sqrt()
+        self.bias.copy_(-mean)
+        self.log_scale.copy_(-torch.log(std + 1e-6))  # 1e-6: a constant channel stays finite
+        self.mark_initialized()
+
+    def mark_initialized(self) -> None:
+        """Keep the present weights: no data start any more."""
+        self.initialized.fill_(True)
+        self._known_initialized = True
+
+    def is_initialized(self) -> bool:
+        """Whether the weights were started or loaded."""
+        if not self._known_initialized:
+            self._known_initialized = bool(self.initialized)
+        return self._known_initialized
+
+    def normalize(self, x: torch.Tensor) -> torch.Tensor:
+        """The output of :meth:`forward` without log_det, for use as a plain layer."""
+        if self.training and not self.is_initialized():
+            self.initialize(x)
+        return (x + self.bias) * self.log_scale.exp()
+
+    def forward(self, x, context=None):
+        z = self.normalize(x)
+        return z, (self.log_scale.sum() * x.shape[2] * x.shape[3]).expand(x.shape[0])
+
+    def inverse(self, z, context=None):
+        return z * torch.exp(-self.log_scale) - self.bias
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        super()._load_from_state_dict(*args, **kwargs)
+        self._known_initialized = False
+
+
+def _global_channel_mean(x: torch.Tensor) -> torch.Tensor:
+    """Mean over batch and pixels, and over all processes: (N, C, H, W) -> (1, C, 1, 1)."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return x.mean(dim=(0, 2, 3), keepdim=True)
+    total = torch.cat([x.sum(dim=(0, 2, 3)), x.new_tensor([x.numel() / x.shape[1]])])
+    dist.all_reduce(total)
+    return (total[:-1] / total[-1]).view(1, -1, 1, 1)
+
+
+class InvertibleConv1x1(FlowLayer):
+    """`y = W x` with a learned square matrix (Glow, section 3.2); starts as a random orthogonal matrix.
+
+    Args:
+        num_channels (int): Channels of the input.
+    """
+
+    def __init__(self, num_channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_channels, num_channels))
+        nn.init.orthogonal_(self.weight)
+
+    def forward(self, x, context=None):
+        z = F.conv2d(x, self.weight[:, :, None, None])
+        log_abs_det = torch.linalg.slogdet(self.weight.double())[1].to(x.dtype)
+        return z, (log_abs_det * x.shape[2] * x.shape[3]).expand(x.shape[0])
+
+    def inverse(self, z, context=None):
+        weight = torch.linalg.inv(self.weight.double()).to(z.dtype)  # float64: the round-off of many steps adds up
+        return F.conv2d(z, weight[:, :, None, None])
+
+
+class FlowStep(FlowSequential):
+    """Actnorm, 1x1 convolution (optional), coupling: the repeated unit of the flow (Glow, figure 2a).
+
+    Args:
+        num_channels (int): Channels of the input.
+        coupling (FlowLayer): The coupling layer.
+        with_conv (bool): Mix channels by a learned 1x1 convolution before the coupling. Default: True.
+    """
+
+    def __init__(self, num_channels: int, coupling: FlowLayer, with_conv: bool = True):
+        super().__init__()
+        self.actnorm = ActNorm2d(num_channels)
+        if with_conv:
+            self.conv1x1 = InvertibleConv1x1(num_channels)
+        self.coupling = coupling

@@ -1,0 +1,335 @@
+"""HCFlowNet: one flow for super-resolution and rescaling (Liang et al., ICCV 2021, arXiv 2108.05301)."""
+import math
+from collections.abc import Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from basicsr.utils.registry import ARCH_REGISTRY
+
+from .conditional_prior import ConditionalGaussian
+from .couplings import AffineCoupling, ShiftCoupling
+from .errors import InputError
+from .feature_net import RegisteredFeatureNet, RRDBFeatureNet
+from .flow_layers import ActNorm2d, FlowSequential, FlowStep
+from .image_checks import check_image, check_latents, fit_to_scale
+from .squeeze_layers import HaarSqueeze, SpaceToDepth
+from .starts import apply_start
+from .subnets import FCN, DenseBlock
+
+SCALES = (2, 4, 8, 16)
+TASKS = ('sr', 'rescaling')
+LQ_LOG_STD = -6.  # log standard deviation of the LR image's Gaussian: an error of 1/255 costs 1.3 nats
+
+
+class HCFlowCode(NamedTuple):
+    """What :meth:`HCFlowNet.encode` returns.
+
+    Attributes:
+        lq: LR image in [0, 1], (N, 3, h, w). SR: rounded to 8 bits, its gradient that of the unrounded image.
+            Rescaling: clamped, not rounded.
+        latents: z of every level, finest first.
+        nll: Bits per HR pixel, (N,); None in rescaling or without an LR image.
+        lq_exact: LR image before clamping and rounding: with it and the latents, decode restores the HR image.
+    """
+    lq: torch.Tensor
+    latents: list[torch.Tensor]
+    nll: torch.Tensor | None
+    lq_exact: torch.Tensor
+
+
+class HCFlowLevel(nn.Module):
+    """One level: the main path splits (low, high), the prior is p(high | features of low and coarser levels)."""
+
+    def __init__(self, main: FlowSequential, num_low: int, feature_net: nn.Module, prior: FlowSequential):
+        super().__init__()
+        self.main = main
+        self.num_low = num_low
+        self.feature_net = feature_net
+        self.prior = prior
+
+    def split(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(N, C, H, W) -> low (N, num_low, H/2, W/2), high (N, 4C - num_low, H/2, W/2), log_det (N,)."""
+        x, log_det = self.main(x)
+        return x[:, :self.num_low], x[:, self.num_low:], log_det
+
+    def join(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+        """The inverse of :meth:`split`."""
+        return self.main.inverse(torch.cat([low, high], dim=1))
+
+    def features(self, low: torch.Tensor, coarser: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Features of `low` and of the coarser levels' features (coarsest first), (N, F, H/2, W/2)."""
+        size = low.shape[2:]
+        resized = [F.interpolate(f, size=size, mode='nearest') for f in reversed(coarser)]
+        return self.feature_net(torch.cat([low, *resized], dim=1))
+
+
+@ARCH_REGISTRY.register()
+class HCFlowNet(nn.Module):
+    """Hierarchical conditional flow: a bijection between an HR image and (LR image, latents).
+
+    Without further arguments this is the paper's network for x4 super-resolution; `scale` and `task` change the
+    defaults of the others to the paper's values for them (section 4.1 and its supplement).
+
+    Args:
+        scale (int): 2, 4, 8 or 16. Default: 4.
+        task (str): 'sr' or 'rescaling'. Default: 'sr'.
+        quant_bins (int): Dequantization noise is uniform in [0, 1/quant_bins); unused in rescaling.
+            Default: 64 up to x4, else 256.
+        num_flow_steps (int): Main flow steps of each level. Default: 13; rescaling: 8.
+        num_cond_steps (int): Conditional flow steps of each level. Default: 13; rescaling: 6.
+        hidden_channels (int): Of the FCN subnets. Default: 64.
+        num_subnet_grow_ch (int): Growth of the dense-block subnets (main steps of rescaling). Default: 32.
+        num_feat (int): Features of the RRDB feature nets. Default: 64.
+        num_block (Sequence[int]): RRDBs of the feature nets' two parts. Default: (7, 7) up to x4, else (5, 5);
+            rescaling: (2, 1).
+        num_grow_ch (int): Growth of the RRDBs. Default: 32; rescaling: 16.
+        feature_net (dict): `{type: NAME, ...}`: an architecture registered in BasicSR that keeps the resolution, in
+            place of the RRDB feature nets. Default: None.
+        temperature (float): Sampling temperature of `net(lq)` where none is given. Default: 0; rescaling: 1.
+        start (str): Starting values, 'paper' or 'wavelet' (see starts.py). Default: 'paper'.
+
+    Raises:
+        InputError: An argument outside of what is allowed.
+    """
+
+    def __init__(self, scale: int = 4, task: str = 'sr', quant_bins: int | None = None,
+                 num_flow_steps: int | None = None, num_cond_steps: int | None = None, hidden_channels: int = 64,
+                 num_subnet_grow_ch: int = 32, num_feat: int = 64, num_block: Sequence[int] | None = None,
+                 num_grow_ch: int | None = None, feature_net: dict | None = None, temperature: float | None = None,
+                 start: str = 'paper'):
+        super().__init__()
+        if scale not in SCALES:
+            raise InputError(f'network_g.scale is {scale!r}; allowed are {SCALES}.')
+        if task not in TASKS:
+            raise InputError(f'network_g.task is {task!r}; allowed are {TASKS}.')
+        rescaling = task == 'rescaling'
+        num_flow_steps = _default(num_flow_steps, 8 if rescaling else 13)
+        num_cond_steps = _default(num_cond_steps, 6 if rescaling else 13)
+        num_grow_ch = _default(num_grow_ch, 16 if rescaling else 32)
+        num_block = _default(num_block, (2, 1) if rescaling else (7, 7) if scale <= 4 else (5, 5))
+        self.scale, self.task = scale, task
+        self.quant_bins = _default(quant_bins, 64 if scale <= 4 else 256)
+        self.temperature = _default(temperature, 1. if rescaling else 0.)
+        _check_counts(quant_bins=self.quant_bins, num_flow_steps=num_flow_steps, num_cond_steps=num_cond_steps,
+                      hidden_channels=hidden_channels, num_subnet_grow_ch=num_subnet_grow_ch, num_feat=num_feat,
+                      num_grow_ch=num_grow_ch)
+        if isinstance(num_block, str) or not isinstance(num_block, Sequence) or len(num_block) != 2:
+            raise InputError(f'network_g.num_block is {num_block!r}; it takes two numbers of RRDBs, such as [7, 7].')
+        _check_counts(**{f'num_block[{i}]': number for i, number in enumerate(num_block)})
+
+        def main_step(index: int, num_channels: int) -> FlowStep:
+            if not rescaling:
+                return _glow_step(num_channels, 0, hidden_channels)
+            # the LR image is always the first three channels; it conditions the rest and is shifted by it in turns
+            if index % 2 == 0:
+                subnet = DenseBlock(3, 2 * (num_channels - 3), num_subnet_grow_ch)
+                return FlowStep(num_channels, AffineCoupling(subnet, 3), with_conv=False)
+            subnet = DenseBlock(num_channels - 3, 3, num_subnet_grow_ch)
+            return FlowStep(num_channels, ShiftCoupling(subnet, 3), with_conv=False)
+
+        num_levels = int(math.log2(scale))
+        num_channels, levels_args = 3, []
+        for level in range(num_levels):
+            squeeze = HaarSqueeze(num_channels) if rescaling else SpaceToDepth()
+            main = FlowSequential(squeeze, *(main_step(i, 4 * num_channels) for i in range(num_flow_steps)))
+            num_low = 3 if level == num_levels - 1 else 2 * num_channels
+            levels_args.append((main, num_low, 4 * num_channels - num_low))
+            num_channels = num_low
+
+        levels, num_coarser = [], 0
+        for main, num_low, num_high in reversed(levels_args):
+            num_in_ch = num_low + num_coarser
+            if feature_net is None:
+                net = RRDBFeatureNet(num_in_ch, num_feat, tuple(num_block), num_grow_ch, both_parts=not rescaling)
+            else:
+                net = RegisteredFeatureNet(num_in_ch, **feature_net)
+            steps = [_glow_step(num_high, net.num_out_ch, hidden_channels) for _ in range(num_cond_steps)]
+            prior = FlowSequential(*steps, ConditionalGaussian(num_high, net.num_out_ch, bounded=rescaling))
+            levels.append(HCFlowLevel(main, num_low, net, prior))
+            num_coarser += net.num_out_ch
+        self.levels = nn.ModuleList(reversed(levels))
+        apply_start(self, start)
+
+    # ---- HR -> (LR, latents) ----
+
+    def encode(self, gt: torch.Tensor, lq: torch.Tensor | None = None,
+               dequantization_noise: torch.Tensor | None = None) -> HCFlowCode:
+        """Split HR images into LR images and latents; with `lq`, also give their likelihood (paper, eq. 5).
+
+        Sizes that are no multiple of the scale are reflected out at the bottom and right; crop what decode returns to
+        `[..., :H, :W]` to get the original size back. With `lq` given, its size decides: `gt` is cropped (the usual
+        modcrop of test sets) or reflected out to `scale` times it, by less than `scale` pixels.
+
+        Args:
+            gt: HR images in [0, 1], RGB, float, (N, 3, H, W).
+            lq: LR images in [0, 1], (N, 3, h, w). Default: None, no nll.
+            dequantization_noise: u in [0, 1) of gt's shape, added as u / quant_bins (SR). Default: drawn.
+
+        Raises:
+            InputError: wrong shape or type, LR and HR sizes that do not belong together, HR smaller than the scale.
+        """
+        check_image('gt', gt)
+        if lq is not None:
+            check_image('lq', lq, num_images=gt.shape[0])
+        x = fit_to_scale(gt, self.scale, lq)
+        if self.task == 'sr':
+            if dequantization_noise is None:
+                dequantization_noise = torch.rand_like(x)
+            elif dequantization_noise.shape != gt.shape:
+                raise InputError(f'dequantization_noise has shape {tuple(dequantization_noise.shape)}; '
+                                 f'it must be that of gt, {tuple(gt.shape)}.')
+            else:
+                dequantization_noise = fit_to_scale(dequantization_noise, self.scale, lq)
+            x = x + dequantization_noise / self.quant_bins
+        num_pixels = x.shape[2] * x.shape[3]
+
+        parts, log_det = [], x.new_zeros(x.shape[0])
+        for level in self.levels:
+            x, high, level_log_det = level.split(x)
+            parts.append((x, high))
+            log_det = log_det + level_log_det
+        lq_exact = x
+
+        latents, features = [], []
+        for level, (low, high) in zip(reversed(self.levels), reversed(parts), strict=True):
+            features.append(level.features(low, features))
+            latent, level_log_det = level.prior(high, features[-1])
+            latents.append(latent)
+            log_det = log_det + level_log_det
+        latents.reverse()
+
+        clamped = lq_exact.clamp(0, 1)
+        if self.task == 'rescaling':
+            return HCFlowCode(clamped, latents, None, lq_exact)
+        # rounding and clamping pass gradients straight through
+        lq_rounded = lq_exact + ((clamped * 255).round() / 255 - lq_exact).detach()
+        if lq is None:
+            return HCFlowCode(lq_rounded, latents, None, lq_exact)
+        log_prob = log_det - math.log(self.quant_bins) * num_pixels
+        log_prob = log_prob + sum(gaussian_log_prob(latent) for latent in latents)
+        log_prob = log_prob + gaussian_log_prob(lq_rounded - lq, LQ_LOG_STD)
+        return HCFlowCode(lq_rounded, latents, -log_prob / (math.log(2) * num_pixels), lq_exact)
+
+    # ---- (LR, latents) -> HR ----
+
+    def decode(self, lq: torch.Tensor, latents: Sequence[torch.Tensor] | None = None, temperature: float = 1.0,
+               generator: torch.Generator | None = None) -> torch.Tensor:
+        """Restore HR images from LR images and latents, given or drawn from temperature * N(0, I).
+
+        The LR image is used as it is, never rounded. Noise is drawn for the coarsest level first.
+
+        Args:
+            lq: LR images in [0, 1], RGB, float, of any size (N, 3, h, w).
+            latents: z of every level, finest first, as encode returns them. Default: None, drawn.
+            temperature: Standard deviation of the drawn latents, >= 0; unused where latents are given. Default: 1.
+            generator: Random generator of the noise, on any device. Default: PyTorch's.
+
+        Returns:
+            HR images clamped to [0, 1], (N, 3, scale * h, scale * w).
+
+        Raises:
+            InputError: wrong shapes or types, or an image that is not in [0, 1].
+        """
+        check_image('lq', lq, check_range=latents is None)
+        if latents is None:
+            latents = self.draw_latents(lq, temperature, generator)
+        else:
+            check_latents(latents, self.latent_shapes(lq))
+        with self._no_data_start():
+            x, features = lq, []
+            for level, latent in zip(reversed(self.levels), reversed(latents), strict=True):
+                features.append(level.features(x, features))
+                x = level.join(x, level.prior.inverse(latent, features[-1]))
+        return x.clamp(0, 1)
+
+    def latent_shapes(self, lq: torch.Tensor) -> list[tuple[int, int, int, int]]:
+        """Shapes of the latents of an LR image (N, 3, h, w), finest level first."""
+        n, _, h, w = lq.shape
+        shapes = []
+        for index, level in enumerate(self.levels):
+            factor = self.scale // 2**(index + 1)
+            num_high = level.prior[-1].num_channels
+            shapes.append((n, num_high, h * factor, w * factor))
+        return shapes
+
+    def draw_latents(self, lq: torch.Tensor, temperature: float = 1.0,
+                     generator: torch.Generator | None = None) -> list[torch.Tensor]:
+        """Latents temperature * N(0, I) for an LR image (N, 3, h, w), finest level first, coarsest drawn first."""
+        if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not 0 <= temperature < 100:
+            raise InputError(f'temperature is {temperature!r}; it must be a number from 0 (no noise); '
+                             'usual values are 0 to 1.')
+        shapes = self.latent_shapes(lq)
+        if temperature == 0:
+            return [lq.new_zeros(shape) for shape in shapes]
+        device = lq.device if generator is None else generator.device
+        noise = [torch.randn(shape, generator=generator, device=device, dtype=lq.dtype) for shape in reversed(shapes)]
+        return [temperature * eps.to(lq.device) for eps in reversed(noise)]
+
+    def forward(self, lq: torch.Tensor | None, gt: torch.Tensor | None = None,
+                latents: Sequence[torch.Tensor] | None = None, temperature: float | None = None,
+                generator: torch.Generator | None = None, dequantization_noise: torch.Tensor | None = None):
+        """Encode where `gt` is given, else decode (at the network's default temperature where none is given).
+
+        Both directions come through here so that DistributedDataParallel and torch.compile see everything that needs
+        gradients. See :meth:`encode` and :meth:`decode` for shapes and errors.
+        """
+        if gt is not None:
+            return self.encode(gt, lq, dequantization_noise)
+        if lq is None:
+            raise InputError('HCFlowNet was called without an image; give lq to decode or gt to encode.')
+        return self.decode(lq, latents, self.temperature if temperature is None else temperature, generator)
+
+    # ---- start of actnorm ----
+
+    def actnorms(self) -> list[ActNorm2d]:
+        """All actnorms of the network, those of subnets included."""
+        return [module for module in self.modules() if isinstance(module, ActNorm2d)]
+
+    def is_initialized(self) -> bool:
+        """Whether every actnorm was started or loaded."""
+        return all(norm.is_initialized() for norm in self.actnorms())
+
+    @contextmanager
+    def _no_data_start(self):
+        """Keep decode from starting actnorms: its data run the wrong way.
+
+        A network that is trained through decode alone (BasicSR's SRModel) keeps its present weights as their start.
+        """
+        waiting = [norm for norm in self.actnorms() if not norm.is_initialized()] if self.training else []
+        if torch.is_grad_enabled():
+            for norm in waiting:
+                norm.mark_initialized()
+            waiting = []
+        for norm in waiting:
+            norm.training = False
+        try:
+            yield
+        finally:
+            for norm in waiting:
+                norm.training = True
+
+
+def gaussian_log_prob(x: torch.Tensor, log_std: float = 0.) -> torch.Tensor:
+    """Sum of log N(x; 0, exp(log_std)^2) over all but the first axis, (N, ...) -> (N,)."""
+    squares = (x**2).flatten(1).sum(dim=1)
+    return -0.5 * math.exp(-2 * log_std) * squares - (log_std + 0.5 * math.log(2 * math.pi)) * x[0].numel()
+
+
+def _glow_step(num_channels: int, num_context_ch: int, hidden_channels: int) -> FlowStep:
+    """Actnorm, 1x1 convolution, affine coupling (Glow, section 3), with context where num_context_ch is not 0."""
+    num_condition = num_channels // 2
+    subnet = FCN(num_condition + num_context_ch, 2 * (num_channels - num_condition), hidden_channels)
+    return FlowStep(num_channels, AffineCoupling(subnet, num_condition))
+
+
+def _default(value, default):
+    return default if value is None else value
+
+
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(f'network_g.{name} is {value!r}; it must be a whole number from 1.')

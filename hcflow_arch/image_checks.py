@@ -1,0 +1,65 @@
+"""Checks of what is handed to the network, and the one rule for sizes that do not fit its scale."""
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from .errors import InputError
+
+
+def check_image(name: str, image: torch.Tensor, num_images: int | None = None, check_range: bool = False) -> None:
+    """Refuse everything that is not a float RGB image tensor (N, 3, H, W), with a message that says why.
+
+    Args:
+        name: How the message calls the image.
+        image: The image.
+        num_images: The batch size it must have. Default: any.
+        check_range: Also refuse images that cannot be in [0, 1]. Looks at the values, so only without gradients: a
+            training step must not make a GPU wait.
+    """
+    if not torch.is_tensor(image):
+        raise InputError(f'{name} is a {type(image).__name__}; give a float tensor (N, 3, H, W), RGB, in [0, 1].')
+    if image.dim() != 4 or image.shape[1] != 3 or 0 in image.shape:
+        raise InputError(f'{name} has shape {tuple(image.shape)}; it must be (N, 3, H, W), RGB.')
+    if not image.is_floating_point():
+        raise InputError(f'{name} has type {image.dtype}; give floats in [0, 1], such as {name}.float() / 255.')
+    if num_images is not None and image.shape[0] != num_images:
+        raise InputError(f'{name} holds {image.shape[0]} images, its partner {num_images}; they must be pairs.')
+    # generous on purpose: an LR image before clamping overshoots, but an image in [0, 255] must not pass
+    if check_range and not torch.is_grad_enabled() and not bool(image.abs().max() <= 16):
+        raise InputError(f'{name} has values from {image.min():.4g} to {image.max():.4g}; images are in [0, 1]. '
+                         'Divide 8-bit values by 255.')
+
+
+def check_latents(latents: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]) -> None:
+    """Refuse latents whose number or shapes do not belong to the LR image."""
+    got = [tuple(latent.shape) for latent in latents]
+    if got != list(shapes):
+        raise InputError(f'latents have shapes {got}; this LR image needs {list(shapes)}, finest level first.')
+
+
+def fit_to_scale(gt: torch.Tensor, scale: int, lq: torch.Tensor | None = None) -> torch.Tensor:
+    """Crop or reflect out an HR image at the bottom and right to a multiple of the scale, or to that of `lq`.
+
+    Args:
+        gt: (N, C, H, W).
+        scale: Ratio of HR to LR size.
+        lq: Its size decides where given (N, C, h, w). Default: the next multiple of the scale.
+
+    Returns:
+        (N, C, scale * h, scale * w); the input itself where it fits.
+    """
+    h, w = gt.shape[2:]
+    if min(h, w) < scale:
+        raise InputError(f'gt is {h}x{w}, smaller than the scale; give HR images of at least {scale}x{scale} pixels.')
+    if lq is None:
+        target = (h + -h % scale, w + -w % scale)
+    else:
+        target = (lq.shape[2] * scale, lq.shape[3] * scale)
+        if abs(target[0] - h) >= scale or abs(target[1] - w) >= scale:
+            raise InputError(f'gt is {h}x{w} and lq {lq.shape[2]}x{lq.shape[3]}; at scale {scale} this LR image '
+                             f'belongs to an HR image of {target[0]}x{target[1]}. Check scale and the pairs.')
+    if target == (h, w):
+        return gt
+    gt = gt[:, :, :target[0], :target[1]]
+    return F.pad(gt, (0, target[1] - gt.shape[3], 0, target[0] - gt.shape[2]), mode='reflect')

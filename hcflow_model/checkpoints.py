@@ -1,0 +1,134 @@
+"""Checkpoints and training states: safe to load, and never half-written."""
+import os
+import pickle
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hcflow_arch import InputError, load_official_state_dict
+from hcflow_arch.official_weights import is_official_state_dict
+
+
+def atomic_save(content: object, path: str | os.PathLike) -> None:
+    """torch.save beside the final name, then rename: a kill or a full disk leaves what was there before.
+
+    Raises:
+        InputError: The file cannot be written; says where and why.
+    """
+    path = Path(path)
+    part = path.with_name(f'.{path.name}.part{os.getpid()}')
+    try:
+        with open(part, 'wb') as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        part.unlink(missing_ok=True)
+        raise InputError(f'Cannot save {path}: {error}. Free some space or make the folder writable; '
+                         'the checkpoints before it are whole.') from error
+
+
+def load_file(path: str | os.PathLike) -> dict:
+    """Load a checkpoint or state onto the CPU with `weights_only=True`: nothing in it can run code.
+
+    Raises:
+        InputError: The file is missing, unreadable, broken, or holds more than tensors and plain values.
+    """
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f'Checkpoint {path} does not exist. Check the path in the option file.') from error
+    except pickle.UnpicklingError as error:
+        raise InputError(f'{path} is not a safe checkpoint: it holds Python objects, which are never loaded, or is '
+                         'no checkpoint at all. Save bare state dicts with torch.save.') from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).split('\n')[0]
+        raise InputError(f'Checkpoint {path} cannot be read ({reason}). It is broken or not a checkpoint.') from error
+    if not isinstance(content, Mapping):
+        raise InputError(f'{path} holds a {type(content).__name__}, not a state dict.')
+    return content
+
+
+def select_state_dict(content: Mapping, path: str | os.PathLike, param_key: str | None) -> tuple[dict, str | None]:
+    """The state dict in a checkpoint: under its key in BasicSR's files, all of it in bare (released) ones.
+
+    Returns:
+        State dict without `module.` prefixes, and the key it was found under (None: bare).
+    """
+    nested = [key for key, value in content.items() if isinstance(value, Mapping)]
+    if nested:
+        if param_key not in nested and 'params' in nested:
+            param_key = 'params'  # as BasicSR does: no EMA inside
+        if param_key not in nested:
+            raise InputError(f'Checkpoint {path} has no {param_key!r}; it has {nested}. '
+                             'Set path.param_key_g (or param_key_d) to one of them.')
+        content = content[param_key]
+    else:
+        param_key = None
+    not_tensors = [str(name) for name, value in content.items() if not torch.is_tensor(value)]
+    if not_tensors or not content:
+        raise InputError(f'Checkpoint {path} is not a state dict of tensors ({_first(not_tensors) or "it is empty"}).')
+    return {name.removeprefix('module.'): value for name, value in content.items()}, param_key
+
+
+def read_network_weights(path: str | os.PathLike, param_key: str | None) -> tuple[dict, str | None]:
+    """State dict of a network in our naming, from our own or a released checkpoint, and the key it was under."""
+    state_dict, param_key = select_state_dict(load_file(path), path, param_key)
+    if is_official_state_dict(state_dict):
+        state_dict, _ = load_official_state_dict(state_dict)
+    return state_dict, param_key
+
+
+def check_names_and_shapes(net: torch.nn.Module, state_dict: Mapping, path: str | os.PathLike) -> None:
+    """Refuse a state dict that does not fit the network, saying what is missing, extra or of another shape."""
+    wanted = net.state_dict()
+    missing = [name for name in wanted if name not in state_dict]
+    extra = [name for name in state_dict if name not in wanted]
+    shapes = [f'{name} {tuple(state_dict[name].shape)}, network {tuple(wanted[name].shape)}' for name in wanted
+              if name in state_dict and state_dict[name].shape != wanted[name].shape]
+    if not (missing or extra or shapes):
+        return
+    problems = [f'{len(names)} {what}: {_first(names)}' for names, what in
+                ((missing, 'missing'), (extra, 'too many'), (shapes, 'of another shape')) if names]
+    task = _task_hint(wanted, state_dict)
+    raise InputError(f'Checkpoint {path} does not fit {type(net).__name__}: {task}{"; ".join(problems)}. '
+                     'Match the network options to the checkpoint, or set the strict_load option to false.')
+
+
+def _task_hint(wanted: Mapping, state_dict: Mapping) -> str:
+    """The commonest mistake in words: a rescaling checkpoint for super-resolution, or the reverse."""
+    tasks = ['rescaling' if any(name.endswith('haar_weights') for name in names) else 'sr' for names in
+             (wanted, state_dict)]
+    if tasks[0] == tasks[1] or not any(name.startswith('levels.') for name in state_dict):
+        return ''
+    return f'it is a checkpoint for task {tasks[1]!r}, the network is for {tasks[0]!r}; '
+
+
+def _first(names: list[str], count: int = 3) -> str:
+    return ', '.join(names[:count]) + (', …' if len(names) > count else '')
+
+
+def random_states() -> dict:
+    """States of all random generators, as tensors and plain values."""
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        'python': random.getstate(),
+        'numpy': (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
+        'torch': torch.get_rng_state(),
+        'cuda': torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_states(states: Mapping) -> None:
+    """Restore what :func:`random_states` gave; CUDA only where the number of GPUs is the same."""
+    version, internal, gauss = states['python']
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, position, has_gauss, cached = states['numpy']
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(states['torch'])
+    if torch.cuda.is_available() and len(states['cuda']) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states['cuda'])

@@ -1,0 +1,61 @@
+"""Losses that only a flow has; pixel, perceptual and GAN losses are BasicSR's own."""
+import torch
+import torch.nn as nn
+from basicsr.losses.gan_loss import GANLoss
+from basicsr.utils.registry import LOSS_REGISTRY
+
+from hcflow_arch import InputError
+
+
+@LOSS_REGISTRY.register()
+class NLLLoss(nn.Module):
+    """Negative log-likelihood of HR given LR (HCFlow, eq. 5).
+
+    Args:
+        loss_weight (float): Default: 1.0.
+    """
+
+    def __init__(self, loss_weight: float = 1.0):
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def forward(self, nll: torch.Tensor | None) -> torch.Tensor:
+        """nll: bits per HR pixel of every image, (N,), as HCFlowNet.encode returns it. Returns a scalar."""
+        if nll is None:
+            raise InputError('nll_opt needs a likelihood, which a rescaling network has not; remove train.nll_opt.')
+        return self.loss_weight * nll.mean()
+
+
+@LOSS_REGISTRY.register()
+class LatentLoss(nn.Module):
+    """Mean square of all latents together: pulls them to N(0, I) (HCFlow, section 3.5, rescaling).
+
+    Args:
+        loss_weight (float): Default: 1.0.
+    """
+
+    def __init__(self, loss_weight: float = 1.0):
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def forward(self, latents: list[torch.Tensor]) -> torch.Tensor:
+        """latents: z of every level, (N, C_l, h_l, w_l) each. Returns a scalar."""
+        total = sum((latent**2).sum() for latent in latents)
+        return self.loss_weight * total / sum(latent.numel() for latent in latents)
+
+
+@LOSS_REGISTRY.register()
+class RelativisticGANLoss(GANLoss):
+    """GAN loss on how much more real one image looks than the average of the others (RaGAN; ESRGAN, eq. 1 and 2).
+
+    Takes BasicSR's GANLoss arguments. `forward` is GANLoss's own; the model hands it differences of predictions.
+    """
+
+    def generator_loss(self, real_pred: torch.Tensor, fake_pred: torch.Tensor) -> torch.Tensor:
+        """Predictions of any equal shape; real_pred detached. Returns a scalar with loss_weight."""
+        return 0.5 * (self(real_pred - fake_pred.mean(), False) + self(fake_pred - real_pred.mean(), True))
+
+    def discriminator_losses(self, real_pred: torch.Tensor, fake_pred: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Predictions of any equal shape. Returns the loss on real and on fake images, scalars without weight."""
+        return (0.5 * self(real_pred - fake_pred.mean(), True, is_disc=True),
+                0.5 * self(fake_pred - real_pred.mean(), False, is_disc=True))

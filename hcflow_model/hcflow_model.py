@@ -1,0 +1,235 @@
+"""HCFlow, HCFlow+ and HCFlow++ in BasicSR: which of them is decided by the loss blocks of the option file."""
+from collections import OrderedDict
+
+import torch
+from basicsr.archs import build_network
+from basicsr.losses import build_loss
+from basicsr.models.base_model import BaseModel
+from basicsr.models.sr_model import SRModel
+from basicsr.utils import get_root_logger
+from basicsr.utils.dist_util import master_only
+from basicsr.utils.registry import MODEL_REGISTRY
+
+from hcflow_arch import InputError
+
+from . import checkpoints
+from .adversarial import Adversary
+from .report import Report
+from .validation import validate
+
+
+@MODEL_REGISTRY.register()
+class HCFlowModel(SRModel):
+    """Super-resolution with a flow (HCFlow, section 3.5).
+
+    `train.nll_opt` alone is HCFlow, with `pixel_opt` HCFlow+, with `perceptual_opt` and `gan_opt` HCFlow++; a removed
+    block removes its loss. Within an iteration the nll, the pixel loss (decode at temperature 0) and the perceptual
+    and GAN losses (decode at `train.temperature`) are optimized one after another, each with the weights that the
+    previous one left, then the discriminator: less memory than one sum, and slightly better results.
+    """
+
+    def init_training_settings(self):
+        train_opt = self.opt['train']
+        self.net_g.train()
+        self._init_ema(train_opt.get('ema_decay', 0))
+        self._init_losses(train_opt)
+        self.setup_optimizers()
+        self.setup_schedulers()
+
+    def _init_ema(self, decay):
+        self.ema_decay = decay
+        # Before the first batch a fresh flow has no weights worth averaging: EMA starts when actnorm has started.
+        self._ema_waits = False
+        if decay <= 0:
+            return
+        get_root_logger().info(f'Use Exponential Moving Average with decay: {decay}')
+        self.net_g_ema = build_network(self.opt['network_g']).to(self.device).eval()
+        load_path = self.opt['path'].get('pretrain_network_g')
+        if load_path is not None:
+            self.load_network(self.net_g_ema, load_path, self.opt['path'].get('strict_load_g', True), 'params_ema')
+        else:
+            self.model_ema(0)
+        self._ema_waits = not self.get_bare_model(self.net_g).is_initialized()
+
+    def _init_losses(self, train_opt):
+        for name in ('nll', 'pixel', 'perceptual'):
+            block = train_opt.get(f'{name}_opt')
+            setattr(self, f'cri_{name}', build_loss(block).to(self.device) if block else None)
+        self.adversary = Adversary(self) if train_opt.get('gan_opt') else None
+        self.net_d_iters = train_opt.get('net_d_iters', 1)
+        self.net_d_init_iters = train_opt.get('net_d_init_iters', 0)
+        self.temperature = train_opt.get('temperature', 0.9)
+        self.grad_clip_value = train_opt.get('grad_clip_value')
+        self.grad_clip_norm = train_opt.get('grad_clip_norm')
+        if not self.generator_losses():
+            raise InputError('The option file has no loss for the generator; give at least one of train.nll_opt, '
+                             'pixel_opt, perceptual_opt, gan_opt.')
+
+    def setup_optimizers(self):
+        train_opt = self.opt['train']
+        # Haar filters are constants and have no place in the optimizer
+        parameters = [p for p in self.net_g.parameters() if p.requires_grad]
+        optim_type = train_opt['optim_g'].pop('type')
+        self.optimizer_g = self.get_optimizer(optim_type, parameters, **train_opt['optim_g'])
+        self.optimizers.append(self.optimizer_g)
+        if self.adversary:
+            optim_type = train_opt['optim_d'].pop('type')
+            self.optimizer_d = self.get_optimizer(optim_type, self.net_d.parameters(), **train_opt['optim_d'])
+            self.optimizers.append(self.optimizer_d)
+
+    # ---- training ----
+
+    def feed_data(self, data):
+        """Take a batch: lq (N, 3, h, w) and, where the dataset has it, gt (N, 3, H, W), both in [0, 1]."""
+        self.lq = data['lq'].to(self.device)
+        if 'gt' in data:
+            self.gt = data['gt'].to(self.device)
+        elif hasattr(self, 'gt'):
+            del self.gt
+
+    def generator_losses(self):
+        """The generator's updates within an iteration, in order: functions that return {log name: loss}."""
+        updates = []
+        if self.cri_nll:
+            updates.append(self._nll_losses)
+        if self.cri_pixel:
+            updates.append(self._pixel_losses)
+        if self.cri_perceptual or self.adversary:
+            updates.append(self._perceptual_gan_losses)
+        return updates
+
+    def _nll_losses(self):
+        return {'l_g_nll': self.cri_nll(self.net_g(self.lq, gt=self.gt).nll)}
+
+    def _pixel_losses(self):
+        return {'l_g_pix': self.cri_pixel(self.net_g(self.lq, temperature=0), self.gt)}
+
+    def _perceptual_gan_losses(self):
+        self.output = self.net_g(self.lq, temperature=self.temperature)
+        return self.perceptual_gan_terms(self.output)
+
+    def perceptual_gan_terms(self, sr):
+        """Perceptual and GAN losses of images sr (N, 3, H, W), as {log name: loss}."""
+        losses = {}
+        if self.cri_perceptual:
+            l_g_percep, l_g_style = self.cri_perceptual(sr, self.gt)
+            if l_g_percep is not None:
+                losses['l_g_percep'] = l_g_percep
+            if l_g_style is not None:
+                losses['l_g_style'] = l_g_style
+        if self.adversary:
+            losses['l_g_gan'] = self.adversary.generator_loss(sr, self.gt)
+        return losses
+
+    def optimize_parameters(self, current_iter):
+        loss_dict = OrderedDict()
+        if current_iter > self.net_d_init_iters and current_iter % self.net_d_iters == 0:
+            for losses_of_update in self.generator_losses():
+                losses = losses_of_update()
+                self._update_generator(losses)
+                loss_dict.update(losses)
+        elif self.adversary:  # the discriminator alone still needs images to tell apart
+            with torch.no_grad():
+                self.output = self.sample_for_discriminator()
+        if self.adversary:
+            loss_dict.update(self.adversary.update(self.output.detach(), self.gt))
+        self.log_dict = self.reduce_loss_dict(loss_dict)
+        if self.ema_decay > 0:
+            self.model_ema(decay=self.ema_decay)
+
+    def sample_for_discriminator(self):
+        """Images for the discriminator in iterations without an update of the generator, (N, 3, H, W)."""
+        return self.net_g(self.lq, temperature=self.temperature)
+
+    def _update_generator(self, losses):
+        if self._ema_waits and self.get_bare_model(self.net_g).is_initialized():
+            self.model_ema(0)
+            self._ema_waits = False
+        self.optimizer_g.zero_grad()
+        sum(losses.values()).backward()
+        parameters = self.optimizer_g.param_groups[0]['params']
+        if self.grad_clip_value:
+            torch.nn.utils.clip_grad_value_(parameters, self.grad_clip_value)
+        if self.grad_clip_norm:
+            torch.nn.utils.clip_grad_norm_(parameters, self.grad_clip_norm)
+        self.optimizer_g.step()
+
+    def model_ema(self, decay=0.999):
+        super().model_ema(decay)
+        net_g_buffers = dict(self.get_bare_model(self.net_g).named_buffers())
+        for name, buffer in self.net_g_ema.named_buffers():  # averages of flags and counts mean nothing
+            buffer.copy_(net_g_buffers[name])
+
+    # ---- testing ----
+
+    def net_for_testing(self):
+        """The network that is validated and tested, in eval mode: EMA where there is one."""
+        net = self.net_g_ema if hasattr(self, 'net_g_ema') else self.get_bare_model(self.net_g)
+        return net.eval()
+
+    def test(self):
+        net = self.net_for_testing()
+        with torch.no_grad():
+            self.output = net(self.lq)
+        self.net_g.train(self.is_train)
+
+    def nondist_validation(self, dataloader, current_iter, tb_logger, save_img):
+        if not hasattr(self, 'report'):
+            self.report = Report(self.opt)
+        validate(self, dataloader, current_iter, tb_logger, save_img)
+        self.net_g.train(self.is_train)
+
+    # ---- saving and loading ----
+
+    def load_network(self, net, load_path, strict=True, param_key='params'):
+        """Load our own checkpoints, BasicSR's of other networks, and the released ones of HCFlow, all by name."""
+        net = self.get_bare_model(net)
+        state_dict, found_key = checkpoints.read_network_weights(load_path, param_key)
+        logger = get_root_logger()
+        key = 'bare state dict' if found_key is None else f'param key: [{found_key}]'
+        logger.info(f'Loading {type(net).__name__} model from {load_path}, with {key}.')
+        if strict:
+            checkpoints.check_names_and_shapes(net, state_dict, load_path)
+        else:
+            self._print_different_keys_loading(net, state_dict, strict)
+        net.load_state_dict(state_dict, strict=strict)
+
+    def save(self, epoch, current_iter):
+        """Networks first, the state that needs them last."""
+        nets, keys = [self.net_g], ['params']
+        if hasattr(self, 'net_g_ema'):
+            nets, keys = [self.net_g, self.net_g_ema], ['params', 'params_ema']
+        self.save_network(nets, 'net_g', current_iter, param_key=keys)
+        if getattr(self, 'adversary', None):
+            self.save_network(self.net_d, 'net_d', current_iter)
+        self.save_training_state(epoch, current_iter)
+        if current_iter == -1:  # BasicSR's sign for the end of training: the validations that follow are the last
+            self.report = Report(self.opt, final=True)
+
+    @master_only
+    def save_network(self, net, net_label, current_iter, param_key='params'):
+        nets, keys = (net, param_key) if isinstance(net, list) else ([net], [param_key])
+        weights = {key: {name: value.detach().cpu() for name, value in self.get_bare_model(n).state_dict().items()}
+                   for n, key in zip(nets, keys, strict=True)}
+        name = 'latest' if current_iter == -1 else current_iter
+        checkpoints.atomic_save(weights, f'{self.opt["path"]["models"]}/{net_label}_{name}.pth')
+
+    @master_only
+    def save_training_state(self, epoch, current_iter):
+        if current_iter == -1:
+            return
+        state = {
+            'epoch': epoch,
+            'iter': current_iter,
+            'optimizers': [optimizer.state_dict() for optimizer in self.optimizers],
+            'schedulers': [scheduler.state_dict() for scheduler in self.schedulers],
+            'best_metric_results': getattr(self, 'best_metric_results', {}),
+            'random_states': checkpoints.random_states(),
+        }
+        checkpoints.atomic_save(state, f'{self.opt["path"]["training_states"]}/{current_iter}.state')
+
+    def resume_training(self, resume_state):
+        BaseModel.resume_training(self, resume_state)
+        self.best_metric_results = resume_state.get('best_metric_results', {})
+        if 'random_states' in resume_state:
+            checkpoints.set_random_states(resume_state['random_states'])

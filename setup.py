@@ -1,0 +1,31 @@
+import re
+from pathlib import Path
+from setuptools import setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r"__version__ = '([^']+)'", (ROOT / 'hcflow_arch' / '__init__.py').read_text()).group(1)
+
+setup(
+    name='hcflow',
+    version=VERSION,
+    description='HCFlow for BasicSR: super-resolution and rescaling with one hierarchical conditional flow',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=['hcflow_arch', 'hcflow_model'],
+    python_requires='>=3.10,<3.13',  # BasicSR's source package cannot be built on 3.13
+    install_requires=[
+        'basicsr==1.4.2',
+        'torch>=2.6',  # from 2.6 on torch.load refuses pickled code by default, in BasicSR's own loaders too
+        'opencv-python',
+        'lmdb',
+        'lpips',
+        'pyyaml',
+        'setuptools',  # BasicSR imports distutils, which Python 3.12 keeps only here
+    ],
+    extras_require={'test': ['pytest', 'ruff']},
+    entry_points={
+        'console_scripts': ['basicsr = hcflow_model.cli:main'],
+        'basicsr.plugins': ['hcflow = hcflow_model'],
+    },
+)

@@ -1,12 +1,18 @@
 """Every repair that BasicSR 1.4.2 needs on today's Python packages and on machines without a GPU.
 
-Importing this module makes `import basicsr` work; :func:`repair_pipeline` makes its training and testing pipelines
-work. Each repair is applied only where it is needed and names the upstream issue, so that it can be deleted when
-BasicSR releases the fix.
+Importing this module makes `import basicsr` work; :func:`repair_pipelines` makes its training and testing pipelines
+work. Each repair is applied only where it is needed and names the upstream issue or the place in BasicSR, so that it
+can be deleted when BasicSR releases the fix.
 """
 import importlib.util
+import re
 import sys
 import types
+from ast import literal_eval
+from collections import OrderedDict
+from pathlib import Path
+
+from .errors import InputError
 
 
 def repair_torchvision_import() -> None:
@@ -25,3 +31,96 @@ def repair_torchvision_import() -> None:
 
 
 repair_torchvision_import()
+
+
+def repair_pipelines() -> None:
+    """Put the repairs below in place of what `basicsr.train` and `basicsr.test` call."""
+    import basicsr.train
+    import basicsr.utils.options
+    basicsr.utils.options.ordered_yaml = safe_ordered_yaml
+    basicsr.train.load_resume_state = load_resume_state
+
+
+def safe_ordered_yaml():
+    """BasicSR's `ordered_yaml` (utils/options.py) with PyYAML's safe loader: its own can construct any object."""
+    import yaml
+
+    class Loader(getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):
+        pass
+
+    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG,
+                           lambda loader, node: OrderedDict(loader.construct_pairs(node)))
+    return Loader, getattr(yaml, 'CSafeDumper', yaml.SafeDumper)
+
+
+def read_option_file(path: str) -> dict:
+    """Read an option file by the safe loader.
+
+    Raises:
+        InputError: The file is missing, unreadable, no YAML, or no option file.
+    """
+    import yaml
+    try:
+        with open(path, encoding='utf-8') as file:
+            opt = yaml.load(file, Loader=safe_ordered_yaml()[0])
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, 'strerror', None) or 'it is not text'
+        raise InputError(f'Option file {path} cannot be read: {reason}.') from error
+    except yaml.YAMLError as error:
+        raise InputError(f'Option file {path} is not valid YAML: {" ".join(str(error).split())}') from error
+    if not isinstance(opt, dict):
+        raise InputError(f'Option file {path} holds no options; it must be a YAML mapping (name: …, model_type: …).')
+    return opt
+
+
+def check_force_yml(entries: list[str], opt: dict) -> None:
+    """Refuse what BasicSR's `--force_yml` (utils/options.py) would hand to `exec` and `eval` beyond plain values.
+
+    Args:
+        entries: 'key:key=value', as on the command line.
+        opt: The options as read from the file; the keys must lead to a block in it.
+
+    Raises:
+        InputError: Not of that form, or a list that is not made of literals.
+    """
+    for entry in entries:
+        match = re.fullmatch(r'\s*([\w-]+(?::[\w-]+)*)\s*=([^=]*)', entry)
+        if not match:
+            raise InputError(f"--force_yml takes 'key:key=value', such as train:ema_decay=0.999; got {entry!r}.")
+        *parents, _ = match.group(1).split(':')
+        block = opt
+        for parent in parents:
+            block = block.get(parent) if isinstance(block, dict) else None
+            if not isinstance(block, dict):
+                raise InputError(f'--force_yml {entry!r}: the option file has no block {parent!r}.')
+        value = match.group(2).strip()
+        if value.startswith('['):
+            try:
+                literal_eval(value)
+            except (ValueError, SyntaxError) as error:
+                raise InputError(f'--force_yml {entry!r}: {value} is not a list of plain values.') from error
+
+
+def load_resume_state(opt: dict) -> dict | None:
+    """BasicSR's `load_resume_state` (train.py) on any device, by the safe loader.
+
+    BasicSR asks CUDA for its device before it looks whether there is one. States are loaded onto the CPU; optimizers
+    move theirs to where the parameters are.
+    """
+    from basicsr.utils import check_resume
+
+    from .safe_load import load_file
+    if opt['auto_resume']:
+        folder = Path(opt['path']['training_states'])
+        states = sorted(folder.glob('*.state'), key=lambda path: int(path.stem) if path.stem.isdigit() else -1)
+        if states:
+            opt['path']['resume_state'] = str(states[-1])
+    path = opt['path'].get('resume_state')
+    if not path:
+        return None
+    state = load_file(path)
+    missing = [key for key in ('iter', 'epoch', 'optimizers', 'schedulers') if key not in state]
+    if missing:
+        raise InputError(f'{path} is not a training state of BasicSR: {", ".join(missing)} is missing.')
+    check_resume(opt, state['iter'])
+    return state

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 
 from .errors import InputError
+from .safe_load import load_file
 
 # names inside the parts that occur in several places
 _FCN = {
@@ -41,7 +42,7 @@ def load_official_state_dict(path_or_dict: str | os.PathLike | Mapping,
     """
     state_dict = path_or_dict
     if not isinstance(path_or_dict, Mapping):
-        state_dict = torch.load(path_or_dict, map_location='cpu', weights_only=True)
+        state_dict = load_file(path_or_dict)
     if not is_official_state_dict(state_dict):
         raise InputError(f'These are not the names of a released HCFlow checkpoint (flow.layers.…): '
                          f'{", ".join(map(str, list(state_dict)[:3]))} …')

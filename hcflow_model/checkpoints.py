@@ -1,6 +1,5 @@
 """Checkpoints and training states: safe to load, and never half-written."""
 import os
-import pickle
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 
 from hcflow_arch import InputError, load_official_state_dict
 from hcflow_arch.official_weights import is_official_state_dict
+from hcflow_arch.safe_load import load_file
 
 
 def atomic_save(content: object, path: str | os.PathLike) -> None:
@@ -30,27 +30,6 @@ def atomic_save(content: object, path: str | os.PathLike) -> None:
         part.unlink(missing_ok=True)
         raise InputError(f'Cannot save {path}: {error}. Free some space or make the folder writable; '
                          'the checkpoints before it are whole.') from error
-
-
-def load_file(path: str | os.PathLike) -> dict:
-    """Load a checkpoint or state onto the CPU with `weights_only=True`: nothing in it can run code.
-
-    Raises:
-        InputError: The file is missing, unreadable, broken, or holds more than tensors and plain values.
-    """
-    try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f'Checkpoint {path} does not exist. Check the path in the option file.') from error
-    except pickle.UnpicklingError as error:
-        raise InputError(f'{path} is not a safe checkpoint: it holds Python objects, which are never loaded, or is '
-                         'no checkpoint at all. Save bare state dicts with torch.save.') from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).split('\n')[0]
-        raise InputError(f'Checkpoint {path} cannot be read ({reason}). It is broken or not a checkpoint.') from error
-    if not isinstance(content, Mapping):
-        raise InputError(f'{path} holds a {type(content).__name__}, not a state dict.')
-    return content
 
 
 def select_state_dict(content: Mapping, path: str | os.PathLike, param_key: str | None) -> tuple[dict, str | None]:

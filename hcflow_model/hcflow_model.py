@@ -11,6 +11,7 @@ from basicsr.utils.dist_util import master_only
 from basicsr.utils.registry import MODEL_REGISTRY
 
 from hcflow_arch import InputError
+from hcflow_arch.image_checks import fit_to_scale
 
 from . import checkpoints
 from .adversarial import Adversary
@@ -27,6 +28,9 @@ class HCFlowModel(SRModel):
     and GAN losses (decode at `train.temperature`) are optimized one after another, each with the weights that the
     previous one left, then the discriminator: less memory than one sum, and slightly better results.
     """
+
+    default_temperatures = (0, 0.9)
+    has_likelihood = True
 
     def init_training_settings(self):
         train_opt = self.opt['train']
@@ -123,12 +127,12 @@ class HCFlowModel(SRModel):
 
     def optimize_parameters(self, current_iter):
         loss_dict = OrderedDict()
-        if current_iter > self.net_d_init_iters and current_iter % self.net_d_iters == 0:
+        if not self.adversary or (current_iter > self.net_d_init_iters and current_iter % self.net_d_iters == 0):
             for losses_of_update in self.generator_losses():
                 losses = losses_of_update()
                 self._update_generator(losses)
                 loss_dict.update(losses)
-        elif self.adversary:  # the discriminator alone still needs images to tell apart
+        else:  # the discriminator alone still needs images to tell apart
             with torch.no_grad():
                 self.output = self.sample_for_discriminator()
         if self.adversary:
@@ -172,6 +176,23 @@ class HCFlowModel(SRModel):
         with torch.no_grad():
             self.output = net(self.lq)
         self.net_g.train(self.is_train)
+
+    def prepare_case(self, net):
+        """What is validated of the batch that was fed.
+
+        Returns:
+            dict: lq (1, 3, h, w), the input of decode; gt (1, 3, H, W) or None; lq_for_bicubic, of which the bicubic
+            yardstick is made; results, {metric: value} without a temperature; images, {name: image} to save.
+        """
+        gt = getattr(self, 'gt', None)
+        gt = None if gt is None else fit_to_scale(gt, self.opt['scale'], self.lq)
+        return {'lq': self.lq, 'gt': gt, 'lq_for_bicubic': self.lq, 'results': {}, 'images': {}}
+
+    def checkpoint_path(self):
+        """The file that holds the weights under test, None where none was named."""
+        if self.is_train:
+            return f'{self.opt["path"]["models"]}/net_g_latest.pth'
+        return self.opt['path'].get('pretrain_network_g')
 
     def nondist_validation(self, dataloader, current_iter, tb_logger, save_img):
         if not hasattr(self, 'report'):

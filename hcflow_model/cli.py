@@ -1,0 +1,130 @@
+"""The `basicsr` command: BasicSR's training and testing pipelines for option files, with every installed plugin."""
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from importlib import metadata
+
+from hcflow_arch import InputError, basicsr_compat
+
+PLUGIN_GROUP = 'basicsr.plugins'
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point. Returns the exit code: 0, 1 after an error of the input, 2 from argparse."""
+    args = _parser().parse_args(argv)
+    try:
+        if args.version:
+            sys.stdout.write(versions())
+        else:
+            _run(args)
+    except InputError as error:
+        return _fail(str(error))
+    except Exception as error:
+        message = data_error(error)
+        if message is None:
+            raise
+        return _fail(message)
+    return 0
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(f'basicsr: error: {" ".join(message.split())}\n')
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='basicsr', description='Train and test image restoration networks with BasicSR and its plugins. '
+        'Works in the current folder: experiments/, results/ and tb_logger/ are made in it.',
+        epilog='example: basicsr train -opt options/train_HCFlow_x4.yml --auto_resume')
+    parser.add_argument('--version', action='store_true', help='versions of basicsr, its plugins and torch')
+    commands = parser.add_subparsers(dest='command', metavar='{train,test}')
+    for name, what in (('train', 'Train the networks of an option file.'), ('test', 'Test a trained network.')):
+        command = commands.add_parser(name, help=what, description=what)
+        command.add_argument('-opt', required=True, metavar='FILE', help='option file (YAML)')
+        command.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='job launcher')
+        command.add_argument('--auto_resume', action='store_true', help='go on from the newest training state, if any')
+        command.add_argument('--debug', action='store_true', help='validate and save every 8 iterations')
+        command.add_argument('--local_rank', type=int, default=0, help='set by launchers')
+        command.add_argument('--force_yml', nargs='+', metavar='KEY:KEY=VALUE',
+                             help='change options of the file, such as train:ema_decay=0.999')
+    return parser
+
+
+def versions() -> str:
+    """A line each for basicsr, torch and every plugin."""
+    names = ['basicsr', 'torch', *sorted({plugin.dist.name for plugin in _plugins() if plugin.dist})]
+    return ''.join(f'{name} {metadata.version(name)}\n' for name in names)
+
+
+def _plugins():
+    return metadata.entry_points(group=PLUGIN_GROUP)
+
+
+def load_plugins(modules: list[str]) -> None:
+    """Import every installed plugin, and the modules an option file names, so that they register what they have."""
+    for plugin in _plugins():
+        try:
+            plugin.load()
+        except Exception as error:  # somebody else's package must not keep others from running
+            sys.stderr.write(f'basicsr: plugin {plugin.name} cannot be imported and is left out: {error!r}\n')
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise InputError(f"plugins: '{module}' cannot be imported ({error}). Install its package, or remove it "
+                             'from the list.') from error
+
+
+def _run(args: argparse.Namespace) -> None:
+    if args.command is None:
+        _parser().print_help()
+        return
+    opt = basicsr_compat.read_option_file(args.opt)
+    basicsr_compat.check_force_yml(args.force_yml or [], opt)
+    plugins = opt.get('plugins') or []
+    if not isinstance(plugins, list) or not all(isinstance(module, str) for module in plugins):
+        raise InputError(f'plugins is {plugins!r}; it must be a list of module names, such as [realesrgan.archs].')
+    load_plugins(plugins)
+    basicsr_compat.repair_pipelines()
+    from .option_check import check_options, check_structure
+    check_structure(opt, args.command == 'train')
+
+    import basicsr.test
+    import basicsr.train
+    pipeline_module = {'train': basicsr.train, 'test': basicsr.test}[args.command]
+    basicsr_parse_options = basicsr.utils.options.parse_options
+
+    def parse_options(root_path, is_train=True):
+        opt, basicsr_args = basicsr_parse_options(root_path, is_train)
+        opt['option_file'] = args.opt
+        check_options(opt)
+        return opt, basicsr_args
+
+    pipeline_module.parse_options = parse_options
+    sys.argv = ['basicsr', *_basicsr_flags(args)]  # BasicSR parses sys.argv itself
+    getattr(pipeline_module, f'{args.command}_pipeline')(os.getcwd())
+
+
+def _basicsr_flags(args: argparse.Namespace) -> list[str]:
+    flags = ['-opt', args.opt, '--launcher', args.launcher, '--local_rank', str(args.local_rank)]
+    flags += [flag for flag, on in (('--auto_resume', args.auto_resume), ('--debug', args.debug)) if on]
+    return flags + (['--force_yml', *args.force_yml] if args.force_yml else [])
+
+
+def data_error(error: Exception) -> str | None:
+    """One line for an exception that BasicSR's datasets raised over the user's files, None for every other one."""
+    lines = str(error).strip().split('\n')
+    if 'DataLoader worker process' in lines[0]:
+        return f'A data loading worker failed: {lines[-1].strip()}'
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    in_data = os.path.join('basicsr', 'data') + os.sep
+    if any(in_data in file for file in files):
+        return f'Loading data failed: {type(error).__name__}: {error}'
+    return None
+
+
+if __name__ == '__main__':
+    sys.exit(main())

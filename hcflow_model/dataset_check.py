@@ -1,0 +1,85 @@
+"""Datasets of an option file are looked at before training: folders, LMDBs, sizes of pairs and patches."""
+import re
+from pathlib import Path
+
+from hcflow_arch import InputError
+
+IMAGE_ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
+
+
+def check_dataset(name: str, dataset: dict, opt: dict) -> None:
+    """Check one block of `datasets`.
+
+    Args:
+        name (str): Its place, such as 'datasets.train', for messages.
+        dataset (dict): The block.
+        opt (dict): All options.
+
+    Raises:
+        InputError: A folder or LMDB that is missing or empty, pairs or patches that do not fit the scale.
+    """
+    backend = (dataset.get('io_backend') or {}).get('type')
+    if backend not in (None, 'disk', 'lmdb', 'memcached'):
+        raise InputError(f"'{name}.io_backend.type' is {backend!r}; allowed are disk, lmdb and memcached.")
+    sizes = {}
+    for key in ('dataroot_gt', 'dataroot_lq'):
+        root = dataset.get(key)
+        if root is None:
+            continue
+        if not isinstance(root, str):
+            raise InputError(f"'{name}.{key}' is {root!r}; it must be the path of a folder.")
+        if not Path(root).is_dir():
+            raise InputError(f"'{name}.{key}': {root} does not exist (looked from {Path.cwd()}). "
+                             'Set it to your data; BasicSR keeps datasets under datasets/.')
+        if backend == 'lmdb':
+            sizes[key] = read_lmdb_meta(f'{name}.{key}', root)
+        elif dataset.get('meta_info_file') is None and not _has_images(root):
+            raise InputError(f"'{name}.{key}': no images found in {root}.")
+    meta_info_file = dataset.get('meta_info_file')
+    if meta_info_file is not None and not Path(str(meta_info_file)).is_file():
+        raise InputError(f"'{name}.meta_info_file': {meta_info_file} does not exist.")
+    scale = opt.get('scale')
+    if scale is not None and len(sizes) == 2:
+        _check_pairs(name, sizes['dataroot_gt'], sizes['dataroot_lq'], scale)
+    if dataset.get('phase') == 'train' and scale is not None and dataset.get('gt_size') is not None:
+        _check_patch(name, dataset['gt_size'], scale, sizes.get('dataroot_gt', {}))
+
+
+def read_lmdb_meta(name: str, root: str) -> dict[str, tuple[int, int]]:
+    """{key: (height, width)} from BasicSR's meta_info.txt of an LMDB."""
+    for file in ('data.mdb', 'meta_info.txt'):
+        if not (Path(root) / file).is_file():
+            raise InputError(f"'{name}': {root} is not an LMDB as BasicSR makes it: {file} is missing.")
+    if not root.rstrip('/').endswith('.lmdb'):
+        raise InputError(f"'{name}': {root} must end with .lmdb, or BasicSR does not take it as an LMDB.")
+    sizes = {}
+    for line in (Path(root) / 'meta_info.txt').read_text().splitlines():
+        match = re.match(r'(\S+?)\.\w+ \((\d+),(\d+)(?:,\d+)?\)', line)
+        if match:
+            sizes[match.group(1)] = (int(match.group(2)), int(match.group(3)))
+    if not sizes:
+        raise InputError(f"'{name}': no images found in {root} (meta_info.txt lists none).")
+    return sizes
+
+
+def _has_images(root: str) -> bool:
+    return any(path.suffix.lower() in IMAGE_ENDINGS for path in Path(root).rglob('*'))
+
+
+def _check_pairs(name, gt_sizes, lq_sizes, scale):
+    if gt_sizes.keys() != lq_sizes.keys():
+        odd = sorted(gt_sizes.keys() ^ lq_sizes.keys())
+        raise InputError(f"'{name}': dataroot_gt and dataroot_lq do not hold the same keys; {odd[:3]} stand in one only.")
+    for key, (h, w) in gt_sizes.items():
+        lq_h, lq_w = lq_sizes[key]
+        if (h, w) != (lq_h * scale, lq_w * scale):
+            raise InputError(f"'{name}': image {key} is {h}x{w} in dataroot_gt and {lq_h}x{lq_w} in dataroot_lq; "
+                             f'at scale {scale} HR must be {lq_h * scale}x{lq_w * scale}.')
+
+
+def _check_patch(name, gt_size, scale, gt_sizes):
+    if isinstance(gt_size, bool) or not isinstance(gt_size, int) or gt_size <= 0 or gt_size % scale:
+        raise InputError(f"'{name}.gt_size' is {gt_size!r}; HR patches must be a multiple of the scale {scale}.")
+    for key, (h, w) in gt_sizes.items():
+        if min(h, w) < gt_size:
+            raise InputError(f"'{name}.gt_size' is {gt_size}, but image {key} is {h}x{w}; take smaller patches.")

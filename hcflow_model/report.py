@@ -1,0 +1,128 @@
+"""What a test leaves behind: a table in the log, metrics.csv and metrics.json in results/NAME/."""
+import csv
+import hashlib
+import json
+import math
+from importlib import metadata
+from os import path as osp
+from pathlib import Path
+
+import numpy as np
+from basicsr.utils import get_root_logger
+
+FIELDS = ('dataset', 'image', 'temperature', 'metric', 'mean', 'std', 'num_samples')
+
+
+class Report:
+    """Collects results of images and writes them.
+
+    Args:
+        opt (dict): The option file. `path.results_root`, else results/NAME below `root_path`, takes the files.
+        final (bool): Write files and table: the last validation of a training run. Always on in tests.
+    """
+
+    def __init__(self, opt, final: bool = False):
+        self.opt = opt
+        self.final = final or not opt['is_train']
+        self.rows = []
+        self.datasets = []
+
+    def start(self, dataset: str) -> None:
+        """Begin a dataset; what it had from an earlier validation goes."""
+        self.rows = [row for row in self.rows if row['dataset'] != dataset]
+        if dataset not in self.datasets:
+            self.datasets.append(dataset)
+
+    def add(self, dataset: str, image: str, label: str, metric: str, values: list[float]) -> None:
+        """Add a metric of one image over its samples. `label`: 't0.9', 'bicubic', or '' where no sample matters."""
+        std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.
+        self.rows.append(dict(zip(FIELDS, (dataset, image, label, metric, float(np.mean(values)), std, len(values)),
+                                  strict=True)))
+
+    def averages(self, dataset: str) -> dict[str, dict[str, float]]:
+        """{label: {metric: average over the images}} in the order they were added."""
+        collected = {}
+        for row in self.rows:
+            if row['dataset'] == dataset:
+                collected.setdefault(row['temperature'], {}).setdefault(row['metric'], []).append(row['mean'])
+        return {label: {metric: float(np.mean(values)) for metric, values in results.items()}
+                for label, results in collected.items()}
+
+    def captions(self, dataset: str, image: str) -> dict[str, str]:
+        """{label: 'psnr 28.31 ssim 0.812'} of one image, for its sheet."""
+        captions = {}
+        for row in self.rows:
+            if row['dataset'] == dataset and row['image'] == image:
+                text = f'{row["metric"]} {_number(row["mean"])}'
+                captions[row['temperature']] = f'{captions.get(row["temperature"], "")} {text}'.strip()
+        return captions
+
+    def finish(self, dataset: str, checkpoint: str | None) -> None:
+        """End a dataset: write the files anew; log the table after the last dataset."""
+        if not self.final:
+            return
+        folder = Path(self.opt['path'].get('results_root') or
+                      osp.join(self.opt.get('root_path', '.'), 'results', self.opt['name']))
+        folder.mkdir(parents=True, exist_ok=True)
+        self._write_csv(folder / 'metrics.csv')
+        self._write_json(folder / 'metrics.json', checkpoint)
+        names = [opt['name'] for phase, opt in self.opt['datasets'].items() if phase != 'train']
+        if all(name in self.datasets for name in names):
+            get_root_logger().info(f'Results of {self.opt["name"]} (also in {folder})\n{self.table()}')
+
+    def table(self) -> str:
+        """Aligned: a row for every test set and temperature, a column for every metric."""
+        averages = {dataset: self.averages(dataset) for dataset in self.datasets}
+        metrics = list(dict.fromkeys(
+            metric for results in averages.values() for values in results.values() for metric in values))
+        shared = [m for m in metrics if any(m in results.get('', {}) for results in averages.values())]
+        metrics = [m for m in metrics if m not in shared] + shared
+        lines = [['test set', 'temperature', *metrics]]
+        for dataset, results in averages.items():
+            for label, values in results.items():
+                if label == '' and len(results) > 1:
+                    continue  # shown on the rows of the temperatures
+                values = values if label == 'bicubic' else {**results.get('', {}), **values}
+                cells = [_number(values[metric]) if metric in values else '-' for metric in metrics]
+                lines.append([dataset, label.removeprefix('t') or '-', *cells])
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = ['  '.join(cell.ljust(width) if i < 2 else cell.rjust(width)
+                          for i, (cell, width) in enumerate(zip(line, widths, strict=True))) for line in lines]
+        return '\n'.join([text[0], '-' * len(text[0]), *text[1:]])
+
+    def _write_csv(self, path):
+        with open(path, 'w', newline='') as file:
+            writer = csv.DictWriter(file, FIELDS)
+            writer.writeheader()
+            writer.writerows({**row, 'temperature': row['temperature'].removeprefix('t')} for row in self.rows)
+
+    def _write_json(self, path, checkpoint):
+        content = {
+            'name': self.opt['name'],
+            'option_file': self.opt.get('option_file'),
+            'checkpoint': checkpoint,
+            'checkpoint_sha256': file_hash(checkpoint),
+            'seed': (self.opt.get('val') or {}).get('seed'),
+            'versions': {name: metadata.version(name) for name in ('hcflow', 'basicsr', 'torch', 'numpy')},
+            'averages': {dataset: {label.removeprefix('t') or 'all': _json_safe(results)
+                                   for label, results in self.averages(dataset).items()} for dataset in self.datasets},
+        }
+        path.write_text(json.dumps(content, indent=2, allow_nan=False) + '\n')
+
+
+def file_hash(path: str | None) -> str | None:
+    """SHA-256 of a file, None where there is none."""
+    if path is None or not osp.isfile(path):
+        return None
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else hashlib.sha256(
+            file.read()).hexdigest()
+
+
+def _json_safe(results):
+    """JSON has no infinities (the PSNR of equal images) and no NaN; they become text."""
+    return {metric: value if math.isfinite(value) else str(value) for metric, value in results.items()}
+
+
+def _number(value: float) -> str:
+    return f'{value:.4f}' if abs(value) < 10 else f'{value:.2f}'

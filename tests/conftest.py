@@ -1,0 +1,16 @@
+import hcflow_arch  # noqa: F401  isort: skip  (first: makes `import basicsr` work)
+import pytest
+import torch
+
+torch.set_num_threads(1)  # tiny tensors: a second thread only waits, ten times slower on a busy machine
+torch.backends.cudnn.allow_tf32 = False  # its 10 bits of mantissa would hide errors of 1e-4
+
+
+@pytest.fixture
+def device():
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)

@@ -1,0 +1,130 @@
+"""What several test files need: small networks, the layer contract, golden arrays."""
+import copy
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hcflow_arch import HCFlowNet, load_official_state_dict
+from hcflow_arch.flow_layers import ActNorm2d
+
+DATA = Path(__file__).parent / 'data'
+GOLDEN = DATA / 'golden'
+SMALL = {'num_flow_steps': 2, 'num_cond_steps': 2, 'hidden_channels': 6, 'num_subnet_grow_ch': 4, 'num_feat': 4,
+         'num_block': [1, 1], 'num_grow_ch': 4}
+
+
+def small_net(scale=4, task='sr', seed=0, **kwargs):
+    """An HCFlowNet of all parts, as small as possible."""
+    torch.manual_seed(seed)
+    return HCFlowNet(**{'scale': scale, 'task': task, **SMALL, **kwargs})
+
+
+@torch.no_grad()
+def perturb(module, amount=0.1, seed=0):
+    """Move all trained parameters away from their start, where couplings are identities, and start actnorms."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            parameter += amount * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+    for layer in module.modules():
+        if isinstance(layer, ActNorm2d):
+            layer.mark_initialized()
+    return module
+
+
+def random_image(*shape, seed=0, dtype=torch.float32):
+    """Values in [0, 0.95): dequantization noise cannot push them out of [0, 1]."""
+    return 0.95 * torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def relative_error(got, wanted):
+    """Largest error relative to the largest wanted value."""
+    got, wanted = (torch.as_tensor(x).detach().double().cpu() for x in (got, wanted))
+    assert got.shape == wanted.shape
+    return ((got - wanted).abs().max() / wanted.abs().max()).item()
+
+
+def jacobian_log_det(function, x):
+    """log|det| of the autograd Jacobian of `function` at one sample (1, ...)."""
+    jacobian = torch.autograd.functional.jacobian(lambda sample: function(sample).flatten(), x)
+    return torch.linalg.slogdet(jacobian.reshape(x.numel(), x.numel())).logabsdet
+
+
+def check_flow_layer(layer, shape, context_ch=None, amount=0.2):
+    """Hold a FlowLayer to its contract, in float64 and on perturbed parameters.
+
+    Args:
+        layer: As its constructor leaves it.
+        shape: (C, H, W) of its input, tiny.
+        context_ch: Channels of its context; None: it takes none.
+        amount: Size of the perturbation.
+    """
+    torch.manual_seed(0)
+    fresh = copy.deepcopy(layer).double()
+    layer = perturb(layer.double(), amount)
+    x = torch.randn(2, *shape, dtype=torch.float64)
+    given = x.clone()
+    context = None
+    with torch.no_grad():
+        if context_ch is not None:
+            height, width = layer(x, torch.zeros(2, context_ch, *shape[1:]).double())[0].shape[2:]
+            context = torch.randn(2, context_ch, height, width, dtype=torch.float64)
+        z, log_det = layer(x, context)
+        assert (layer.inverse(z, context) - x).abs().max() < 1e-9
+    assert torch.equal(x, given)
+
+    assert log_det.shape == (2,) and log_det.dtype == torch.float64
+    for n in range(2):
+        own_context = None if context is None else context[n:n + 1]
+        wanted = jacobian_log_det(lambda sample, own=own_context: layer(sample, own)[0], x[n:n + 1])
+        assert (log_det[n] - wanted).abs() < 1e-8
+
+    with torch.no_grad():
+        if any(parameter.requires_grad for parameter in fresh.parameters()):
+            assert not torch.allclose(fresh.eval()(x, context)[0], z)
+        file = io.BytesIO()
+        torch.save(layer.state_dict(), file)
+        file.seek(0)
+        fresh.train().load_state_dict(torch.load(file, weights_only=True), strict=True)
+        assert all(map(torch.equal, fresh(x, context), (z, log_det)))
+        assert torch.equal(fresh.inverse(z, context), layer.inverse(z, context))
+
+        if context is not None:
+            other = context + torch.randn_like(context)
+            for n in range(2):
+                assert (layer(x, other)[0][n] - z[n]).abs().max() > 1e-3
+                assert (layer.inverse(z, other)[n] - x[n]).abs().max() > 1e-3
+
+
+def load_golden(name):
+    """(arrays of the case, weights under the released names), both as tensors."""
+    case, weights = (dict(np.load(GOLDEN / f'{name}_{kind}.npz')) for kind in ('case', 'weights'))
+    return ({key: value if value.dtype.kind == 'U' else torch.from_numpy(value) for key, value in case.items()},
+            {key: torch.from_numpy(value) for key, value in weights.items()})
+
+
+def golden_net(name):
+    """(network with the golden weights, arrays of the case)."""
+    case, weights = load_golden(name)
+    state_dict, kwargs = load_official_state_dict(weights)
+    net = HCFlowNet(**kwargs)
+    net.load_state_dict(state_dict, strict=True)
+    return net, case
+
+
+def released_names(name):
+    """{our parameter name: released name}: every released tensor is filled with its number and translated."""
+    _, weights = load_golden(name)
+    numbered = {key: torch.full_like(value, number) for number, (key, value) in enumerate(weights.items())}
+    ours, _ = load_official_state_dict(numbered)
+    names = list(weights)
+    return {key: names[int(value.flatten()[0])] for key, value in ours.items() if not key.endswith('.initialized')}
+
+
+def released_state_dict(name):
+    """A full-size state dict of the released names and shapes; its zeros take no memory."""
+    shapes = json.loads((GOLDEN / f'{name}_keys.json').read_text())
+    return {key: torch.zeros(1).expand(shape) for key, shape in shapes.items()}

@@ -54,30 +54,33 @@ class RegisteredFeatureNet(nn.Module):
 
     Args:
         num_in_ch (int): Channels of the input.
-        type (str): Name in ARCH_REGISTRY.
-        kwargs: Arguments of that architecture, without its number of input channels.
+        opt (dict): `{type: NAME, ...}`: name in ARCH_REGISTRY and arguments of that architecture, without its number
+            of input channels.
     """
 
     IN_CHANNEL_NAMES = ('num_in_ch', 'in_channels', 'in_chans', 'in_nc', 'in_ch')
 
-    def __init__(self, num_in_ch: int, type: str, **kwargs):
+    def __init__(self, num_in_ch: int, opt: dict):
         super().__init__()
-        if type not in ARCH_REGISTRY:
-            raise InputError(f"feature_net.type is '{type}', which is not registered in BasicSR's ARCH_REGISTRY. "
-                             'Name one of its architectures, or import yours through the option `plugins:`.')
-        parameters = inspect.signature(ARCH_REGISTRY.get(type).__init__).parameters
+        if not isinstance(opt, dict) or opt.get('type') not in ARCH_REGISTRY:
+            raise InputError(f"feature_net is {opt!r}; it must be a block whose 'type' is registered in BasicSR's "
+                             'ARCH_REGISTRY. Import other packages through the option `plugins:`.')
+        arch = opt['type']
+        parameters = inspect.signature(ARCH_REGISTRY.get(arch).__init__).parameters
         names = [name for name in self.IN_CHANNEL_NAMES if name in parameters]
         if not names:
-            raise InputError(f"feature_net.type '{type}' has none of the arguments {', '.join(self.IN_CHANNEL_NAMES)}, "
+            raise InputError(f"feature_net.type '{arch}' has none of the arguments {', '.join(self.IN_CHANNEL_NAMES)}, "
                              'so its input channels cannot be set. Wrap it in an architecture that has one.')
+        if names[0] in opt:
+            raise InputError(f'feature_net.{names[0]} is set by the level that the feature net serves; remove it.')
         try:
-            self.net = build_network({'type': type, names[0]: num_in_ch, **kwargs})
+            self.net = build_network({**opt, names[0]: num_in_ch})
         except TypeError as error:
-            raise InputError(f'feature_net: {type} cannot be built: {error}.') from error
-        self.size_multiple, self.num_out_ch = self._probe(num_in_ch, type)
+            raise InputError(f'feature_net: {arch} cannot be built: {error}.') from error
+        self.size_multiple, self.num_out_ch = self._probe(num_in_ch, arch)
 
     @torch.no_grad()
-    def _probe(self, num_in_ch: int, type: str) -> tuple[int, int]:
+    def _probe(self, num_in_ch: int, arch: str) -> tuple[int, int]:
         """Find the smallest multiple of sizes that the network takes, and its output channels."""
         self.net.eval()
         seen = 'it fails on every size tried'
@@ -86,12 +89,13 @@ class RegisteredFeatureNet(nn.Module):
             try:
                 out = self.net(torch.zeros(1, num_in_ch, h, w))
             except Exception as error:  # whatever an unknown architecture raises on a size it cannot take
-                seen = f'{type} raises {error!r} on an input of {num_in_ch}x{h}x{w}'
+                seen = f'{arch} raises {error!r} on an input of {num_in_ch}x{h}x{w}'
                 continue
             if torch.is_tensor(out) and out.dim() == 4 and out.shape[2:] == (h, w):
                 self.net.train()
                 return multiple, out.shape[1]
-            seen = f'it maps {num_in_ch}x{h}x{w} to {tuple(out.shape[1:]) if torch.is_tensor(out) else out.__class__.__name__}'
+            got = tuple(out.shape[1:]) if torch.is_tensor(out) else out.__class__.__name__
+            seen = f'it maps {num_in_ch}x{h}x{w} to {got}'
         raise InputError(f'feature_net must map (N, {num_in_ch}, h, w) to (N, F, h, w), but {seen}. '
                          'Choose its options so that it keeps the resolution (for instance scale: 1).')
 

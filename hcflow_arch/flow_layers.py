@@ -63,8 +63,8 @@ class ActNorm2d(FlowLayer):
     @torch.no_grad()
     def initialize(self, x: torch.Tensor) -> None:
         """Start from the statistics of x: (N, C, H, W)."""
-        mean = _global_channel_mean(x)
-        std = _global_channel_mean((x - mean)**2).sqrt()
+        mean = average_over_processes(x.mean(dim=0, keepdim=True).mean(dim=(2, 3), keepdim=True))
+        std = average_over_processes(((x - mean)**2).mean(dim=(0, 2, 3), keepdim=True)).sqrt()
         self.bias.copy_(-mean)
         self.log_scale.copy_(-torch.log(std + 1e-6))  # 1e-6: a constant channel stays finite
         self.mark_initialized()
@@ -98,13 +98,12 @@ class ActNorm2d(FlowLayer):
         self._known_initialized = False
 
 
-def _global_channel_mean(x: torch.Tensor) -> torch.Tensor:
-    """Mean over batch and pixels, and over all processes: (N, C, H, W) -> (1, C, 1, 1)."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return x.mean(dim=(0, 2, 3), keepdim=True)
-    total = torch.cat([x.sum(dim=(0, 2, 3)), x.new_tensor([x.numel() / x.shape[1]])])
-    dist.all_reduce(total)
-    return (total[:-1] / total[-1]).view(1, -1, 1, 1)
+def average_over_processes(mean: torch.Tensor) -> torch.Tensor:
+    """Mean over all processes of means over batches of equal size, which drop_last gives every training process."""
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(mean)
+        mean = mean / dist.get_world_size()
+    return mean
 
 
 class InvertibleConv1x1(FlowLayer):
@@ -121,7 +120,7 @@ class InvertibleConv1x1(FlowLayer):
 
     def forward(self, x, context=None):
         z = F.conv2d(x, self.weight[:, :, None, None])
-        log_abs_det = torch.linalg.slogdet(self.weight.double())[1].to(x.dtype)
+        log_abs_det = torch.linalg.slogdet(self.weight.double())[1].to(torch.promote_types(x.dtype, torch.float32))
         return z, (log_abs_det * x.shape[2] * x.shape[3]).expand(x.shape[0])
 
     def inverse(self, z, context=None):

@@ -16,7 +16,7 @@ from .feature_net import RegisteredFeatureNet, RRDBFeatureNet
 from .flow_layers import ActNorm2d, FlowSequential, FlowStep
 from .image_checks import check_image, check_latents, fit_to_scale
 from .squeeze_layers import HaarSqueeze, SpaceToDepth
-from .starts import apply_start
+from .starts import apply_start, fit_start
 from .subnets import FCN, DenseBlock
 
 SCALES = (2, 4, 8, 16)
@@ -101,7 +101,7 @@ class HCFlowNet(nn.Module):
                  num_grow_ch: int | None = None, feature_net: dict | None = None, temperature: float | None = None,
                  start: str = 'paper'):
         super().__init__()
-        if scale not in SCALES:
+        if scale not in SCALES or not isinstance(scale, int):
             raise InputError(f'network_g.scale is {scale!r}; allowed are {SCALES}.')
         if task not in TASKS:
             raise InputError(f'network_g.task is {task!r}; allowed are {TASKS}.')
@@ -145,12 +145,13 @@ class HCFlowNet(nn.Module):
             if feature_net is None:
                 net = RRDBFeatureNet(num_in_ch, num_feat, tuple(num_block), num_grow_ch, both_parts=not rescaling)
             else:
-                net = RegisteredFeatureNet(num_in_ch, **feature_net)
+                net = RegisteredFeatureNet(num_in_ch, feature_net)
             steps = [_glow_step(num_high, net.num_out_ch, hidden_channels) for _ in range(num_cond_steps)]
             prior = FlowSequential(*steps, ConditionalGaussian(num_high, net.num_out_ch, bounded=rescaling))
             levels.append(HCFlowLevel(main, num_low, net, prior))
             num_coarser += net.num_out_ch
         self.levels = nn.ModuleList(reversed(levels))
+        self.start = start
         apply_start(self, start)
 
     # ---- HR -> (LR, latents) ----
@@ -171,9 +172,9 @@ class HCFlowNet(nn.Module):
         Raises:
             InputError: wrong shape or type, LR and HR sizes that do not belong together, HR smaller than the scale.
         """
-        check_image('gt', gt)
+        check_image('gt', gt, check_range=True)
         if lq is not None:
-            check_image('lq', lq, num_images=gt.shape[0])
+            check_image('lq', lq, num_images=gt.shape[0], check_range=True)
         x = fit_to_scale(gt, self.scale, lq)
         if self.task == 'sr':
             if dequantization_noise is None:
@@ -184,6 +185,8 @@ class HCFlowNet(nn.Module):
             else:
                 dequantization_noise = fit_to_scale(dequantization_noise, self.scale, lq)
             x = x + dequantization_noise / self.quant_bins
+        if self.training and self.start == 'wavelet' and not self.is_initialized():
+            fit_start(self, x, lq)
         num_pixels = x.shape[2] * x.shape[3]
 
         parts, log_det = [], x.new_zeros(x.shape[0])
@@ -298,7 +301,7 @@ class HCFlowNet(nn.Module):
 
         A network that is trained through decode alone (BasicSR's SRModel) keeps its present weights as their start.
         """
-        waiting = [norm for norm in self.actnorms() if not norm.is_initialized()] if self.training else []
+        waiting = [norm for norm in self.actnorms() if norm.training and not norm.is_initialized()]
         if torch.is_grad_enabled():
             for norm in waiting:
                 norm.mark_initialized()

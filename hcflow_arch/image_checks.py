@@ -33,7 +33,7 @@ def check_image(name: str, image: torch.Tensor, num_images: int | None = None, c
 
 def check_latents(latents: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]) -> None:
     """Refuse latents whose number or shapes do not belong to the LR image."""
-    got = [tuple(latent.shape) for latent in latents]
+    got = [tuple(latent.shape) if torch.is_tensor(latent) else type(latent).__name__ for latent in latents]
     if got != list(shapes):
         raise InputError(f'latents have shapes {got}; this LR image needs {list(shapes)}, finest level first.')
 

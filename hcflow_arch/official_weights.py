@@ -90,7 +90,8 @@ def _rename(name: str, main_places: Mapping[int, tuple[int, int]], state_dict: M
         if step:
             return f'{prefix}prior.{step.group(1)}.{_rename_step(step.group(2), name, True)}'
         if rest.startswith('f.') and rest[2:] in _PRIOR:
-            steps = {int(m.group(1)) for m in (re.search(r'additional_flow_steps\.(\d+)\.', n) for n in state_dict) if m}
+            matches = (re.search(r'additional_flow_steps\.(\d+)\.', other) for other in state_dict)
+            steps = {int(match.group(1)) for match in matches if match}
             return f'{prefix}prior.{len(steps)}.head.{_PRIOR[rest[2:]]}'
         for old, new in ((r'conv_first', 'conv_first'), (r'trunk_conv1', 'conv_body')):
             if re.fullmatch(rf'{old}\.(weight|bias)', rest):
@@ -106,7 +107,7 @@ def _rename_step(rest: str, name: str, fcn: bool) -> str:
     """Names within a flow step whose subnet is an FCN or else a dense block."""
     if rest in _STEP:
         return _STEP[rest]
-    subnet = rest.removeprefix('affine.f.')
+    subnet = rest.removeprefix('affine.f.') if rest.startswith('affine.f.') else ''
     if fcn and subnet in _FCN:
         return 'coupling.subnet.' + _FCN[subnet]
     if not fcn and re.fullmatch(r'conv[1-5]\.(weight|bias)', subnet):

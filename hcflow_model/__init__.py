@@ -4,6 +4,7 @@ import hcflow_arch  # noqa: F401  isort: skip  (first: it repairs the import of 
 from .hcflow_loss import LatentLoss, NLLLoss, RelativisticGANLoss
 from .hcflow_metric import calculate_diversity, calculate_lpips, calculate_lr_psnr, calculate_nll
 from .hcflow_model import HCFlowModel
+from .hcflow_rescaling_model import HCFlowRescalingModel
 
-__all__ = ['HCFlowModel', 'LatentLoss', 'NLLLoss', 'RelativisticGANLoss', 'calculate_diversity', 'calculate_lpips',
-           'calculate_lr_psnr', 'calculate_nll']
+__all__ = ['HCFlowModel', 'HCFlowRescalingModel', 'LatentLoss', 'NLLLoss', 'RelativisticGANLoss',
+           'calculate_diversity', 'calculate_lpips', 'calculate_lr_psnr', 'calculate_nll']

@@ -18,7 +18,8 @@ class Adversary:
     def __init__(self, model):
         opt = model.opt
         if opt.get('network_d') is None or opt['train'].get('optim_d') is None:
-            raise InputError('train.gan_opt needs a discriminator: give network_d and train.optim_d, or remove gan_opt.')
+            raise InputError('train.gan_opt needs a discriminator: give network_d and train.optim_d, '
+                             'or remove gan_opt.')
         self.model = model
         self.criterion = build_loss(opt['train']['gan_opt']).to(model.device)
         model.net_d = model.model_to_device(build_network(opt['network_d']))

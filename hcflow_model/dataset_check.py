@@ -69,7 +69,8 @@ def _has_images(root: str) -> bool:
 def _check_pairs(name, gt_sizes, lq_sizes, scale):
     if gt_sizes.keys() != lq_sizes.keys():
         odd = sorted(gt_sizes.keys() ^ lq_sizes.keys())
-        raise InputError(f"'{name}': dataroot_gt and dataroot_lq do not hold the same keys; {odd[:3]} stand in one only.")
+        raise InputError(f"'{name}': dataroot_gt and dataroot_lq do not hold the same keys; "
+                         f'{odd[:3]} stand in one only.')
     for key, (h, w) in gt_sizes.items():
         lq_h, lq_w = lq_sizes[key]
         if (h, w) != (lq_h * scale, lq_w * scale):

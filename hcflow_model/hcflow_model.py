@@ -30,6 +30,7 @@ class HCFlowModel(SRModel):
     """
 
     default_temperatures = (0, 0.9)
+    default_train_temperature = 0.9
     has_likelihood = True
 
     def init_training_settings(self):
@@ -62,7 +63,7 @@ class HCFlowModel(SRModel):
         self.adversary = Adversary(self) if train_opt.get('gan_opt') else None
         self.net_d_iters = train_opt.get('net_d_iters', 1)
         self.net_d_init_iters = train_opt.get('net_d_init_iters', 0)
-        self.temperature = train_opt.get('temperature', 0.9)
+        self.temperature = train_opt.get('temperature', self.default_train_temperature)
         self.grad_clip_value = train_opt.get('grad_clip_value')
         self.grad_clip_norm = train_opt.get('grad_clip_norm')
         if not self.generator_losses():

@@ -3,7 +3,6 @@ import difflib
 import inspect
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY

@@ -10,7 +10,6 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from tqdm import tqdm
 
 from hcflow_arch import InputError
-from hcflow_arch.image_checks import fit_to_scale
 
 from .hcflow_metric import calculate_nll
 from .sheets import draw_sheet

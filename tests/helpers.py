@@ -115,9 +115,8 @@ def golden_net(name):
     return net, case
 
 
-def released_names(name):
+def released_names(weights):
     """{our parameter name: released name}: every released tensor is filled with its number and translated."""
-    _, weights = load_golden(name)
     numbered = {key: torch.full_like(value, number) for number, (key, value) in enumerate(weights.items())}
     ours, _ = load_official_state_dict(numbered)
     names = list(weights)
@@ -128,3 +127,17 @@ def released_state_dict(name):
     """A full-size state dict of the released names and shapes; its zeros take no memory."""
     shapes = json.loads((GOLDEN / f'{name}_keys.json').read_text())
     return {key: torch.zeros(1).expand(shape) for key, shape in shapes.items()}
+
+
+def model_options(root, network, losses, lr=1e-4, scale=4, **train):
+    """Options of a model in training, as BasicSR's parser hands them on: {loss blocks}, no data, no files yet."""
+    folders = {name: str(root / name) for name in ('models', 'training_states', 'visualization')}
+    return {
+        'name': 'test', 'scale': scale, 'num_gpu': torch.cuda.device_count() and 1, 'is_train': True, 'dist': False,
+        'rank': 0, 'world_size': 1, 'root_path': str(root), 'path': folders, 'datasets': {},
+        'network_g': {'type': 'HCFlowNet', 'scale': scale, **network},
+        'train': {'ema_decay': 0, 'total_iter': 10, **losses, **train,
+                  'optim_g': {'type': 'Adam', 'lr': lr, 'weight_decay': 0, 'betas': [0.9, 0.99]},
+                  'scheduler': {'type': 'MultiStepLR', 'milestones': [1000], 'gamma': 0.5}},
+        'val': {'save_img': False},
+    }

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers import perturb, random_image, small_net
 
 from hcflow_arch.errors import InputError
@@ -37,13 +38,17 @@ def test_rrdb_net_starts():
 
 @pytest.mark.parametrize(('options', 'num_out_ch', 'multiple'), [(RRDBNET, 8, 4), (SWINIR, 5, 4)])
 def test_basicsr_arch(options, num_out_ch, multiple):
-    net = RegisteredFeatureNet(5, **options)
+    net = RegisteredFeatureNet(5, options)
     assert (net.num_out_ch, net.size_multiple) == (num_out_ch, multiple)
     assert net.training and all(module.training for module in net.modules())
     x = torch.randn(2, 5, 8, 12)
     assert torch.equal(net.eval()(x), net.net(x))
     for height, width in ((1, 3), (6, 7), (8, 9)):
-        assert net(x[:, :, :height, :width]).shape == (2, num_out_ch, height, width)
+        small = x[:, :, :height, :width]
+        out = net(small)
+        assert out.shape == (2, num_out_ch, height, width)
+        padded = F.pad(small, (0, -width % multiple, 0, -height % multiple), mode='replicate')
+        assert torch.equal(out, net.net(padded)[:, :, :height, :width])
 
 
 @pytest.mark.parametrize('options', [RRDBNET, SWINIR], ids=['RRDBNet', 'SwinIR'])
@@ -69,7 +74,7 @@ def test_basicsr_arch_trains_in_the_network(options, task):
 
 
 @pytest.mark.parametrize(('options', 'message'), [
-    ({'type': 'NoSuchNet'}, "feature_net.type is 'NoSuchNet'.*ARCH_REGISTRY"),
+    ({'type': 'NoSuchNet'}, "feature_net is .*NoSuchNet.*ARCH_REGISTRY"),
     ({'type': 'MSRResNet', 'upscale': 4, 'num_feat': 4, 'num_block': 1}, r'must map .*, but it maps .*resolution'),
     ({'type': 'RRDBNet', 'scale': 1}, 'RRDBNet cannot be built.*num_out_ch'),
     ({**RRDBNET, 'num_feats': 8}, 'RRDBNet cannot be built.*num_feats'),

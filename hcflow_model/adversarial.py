@@ -29,6 +29,21 @@ class Adversary:
             model.load_network(model.net_d, load_path, opt['path'].get('strict_load_d', True),
                                opt['path'].get('param_key_d', 'params'))
         model.net_d.train()
+        self._check_patch(opt)
+
+    @torch.no_grad()
+    def _check_patch(self, opt):
+        """Refuse a discriminator that cannot take the patches of training."""
+        size = opt['datasets'].get('train', {}).get('gt_size')
+        if size is None:
+            return
+        net_d = self.model.get_bare_model(self.model.net_d).eval()
+        try:
+            net_d(torch.zeros(1, 3, size, size, device=self.model.device))
+        except Exception as error:  # whatever an unknown architecture raises on a size it cannot take
+            raise InputError(f'network_d {opt["network_d"]["type"]} cannot take patches of datasets.train.gt_size '
+                             f'{size}: {error}') from error
+        net_d.train()
 
     @property
     def relativistic(self) -> bool:

@@ -1,10 +1,13 @@
 """Losses that only a flow has; pixel, perceptual and GAN losses are BasicSR's own."""
+import math
+
 import torch
 import torch.nn as nn
 from basicsr.losses.gan_loss import GANLoss
 from basicsr.utils.registry import LOSS_REGISTRY
 
-from hcflow_arch import InputError
+from hcflow_arch import HCFlowCode, InputError
+from hcflow_arch.hcflow_arch import LQ_LOG_STD, gaussian_log_prob
 
 
 @LOSS_REGISTRY.register()
@@ -24,6 +27,21 @@ class NLLLoss(nn.Module):
         if nll is None:
             raise InputError('nll_opt needs a likelihood, which a rescaling network has not; remove train.nll_opt.')
         return self.loss_weight * nll.mean()
+
+    @torch.no_grad()
+    def terms(self, code: HCFlowCode, lq: torch.Tensor, num_pixels: int) -> dict[str, torch.Tensor]:
+        """What the loss is made of, for the log: the LR image's term, the prior's, and all log-determinants.
+
+        Args:
+            code: What encode returned.
+            lq: LR images (N, 3, h, w).
+            num_pixels: HR pixels of one image.
+        """
+        weight = -self.loss_weight / (math.log(2) * num_pixels)
+        lr = weight * gaussian_log_prob(code.lq - lq, LQ_LOG_STD).mean()
+        prior = weight * sum(gaussian_log_prob(latent) for latent in code.latents).mean()
+        total = self.loss_weight * code.nll.mean()
+        return {'l_g_nll_lr': lr, 'l_g_nll_prior': prior, 'l_g_nll_logdet': total - lr - prior}
 
 
 @LOSS_REGISTRY.register()

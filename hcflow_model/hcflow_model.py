@@ -1,5 +1,6 @@
 """HCFlow, HCFlow+ and HCFlow++ in BasicSR: which of them is decided by the loss blocks of the option file."""
 from collections import OrderedDict
+from contextlib import nullcontext
 
 import torch
 from basicsr.archs import build_network
@@ -9,12 +10,14 @@ from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import master_only
 from basicsr.utils.registry import MODEL_REGISTRY
+from torch.nn.parallel import DistributedDataParallel
 
 from hcflow_arch import InputError
 from hcflow_arch.image_checks import fit_to_scale
 
 from . import checkpoints
 from .adversarial import Adversary
+from .perceptual import build_perceptual_loss, check_metric_weights
 from .report import Report
 from .validation import validate
 
@@ -32,6 +35,10 @@ class HCFlowModel(SRModel):
     default_temperatures = (0, 0.9)
     default_train_temperature = 0.9
     has_likelihood = True
+
+    def __init__(self, opt):
+        check_metric_weights((opt.get('val') or {}).get('metrics'))
+        super().__init__(opt)
 
     def init_training_settings(self):
         train_opt = self.opt['train']
@@ -57,13 +64,14 @@ class HCFlowModel(SRModel):
         self._ema_waits = not self.get_bare_model(self.net_g).is_initialized()
 
     def _init_losses(self, train_opt):
-        for name in ('nll', 'pixel', 'perceptual'):
+        for name, build in (('nll', build_loss), ('pixel', build_loss), ('perceptual', build_perceptual_loss)):
             block = train_opt.get(f'{name}_opt')
-            setattr(self, f'cri_{name}', build_loss(block).to(self.device) if block else None)
+            setattr(self, f'cri_{name}', build(block).to(self.device) if block else None)
         self.adversary = Adversary(self) if train_opt.get('gan_opt') else None
         self.net_d_iters = train_opt.get('net_d_iters', 1)
         self.net_d_init_iters = train_opt.get('net_d_init_iters', 0)
         self.temperature = train_opt.get('temperature', self.default_train_temperature)
+        self.accumulate = train_opt.get('accumulate', 1)
         self.grad_clip_value = train_opt.get('grad_clip_value')
         self.grad_clip_norm = train_opt.get('grad_clip_norm')
         if not self.generator_losses():
@@ -93,7 +101,7 @@ class HCFlowModel(SRModel):
             del self.gt
 
     def generator_losses(self):
-        """The generator's updates within an iteration, in order: functions that return {log name: loss}."""
+        """The generator's updates within an iteration, in order: functions of (lq, gt) that return {log name: loss}."""
         updates = []
         if self.cri_nll:
             updates.append(self._nll_losses)
@@ -103,41 +111,45 @@ class HCFlowModel(SRModel):
             updates.append(self._perceptual_gan_losses)
         return updates
 
-    def _nll_losses(self):
-        return {'l_g_nll': self.cri_nll(self.net_g(self.lq, gt=self.gt).nll)}
+    def _nll_losses(self, lq, gt):
+        code = self.net_g(lq, gt=gt)
+        losses = {'l_g_nll': self.cri_nll(code.nll)}
+        if hasattr(self.cri_nll, 'terms'):
+            self.log_only.update(self.cri_nll.terms(code, lq, gt.shape[2] * gt.shape[3]))
+        return losses
 
-    def _pixel_losses(self):
-        return {'l_g_pix': self.cri_pixel(self.net_g(self.lq, temperature=0), self.gt)}
+    def _pixel_losses(self, lq, gt):
+        return {'l_g_pix': self.cri_pixel(self.net_g(lq, temperature=0), gt)}
 
-    def _perceptual_gan_losses(self):
-        self.output = self.net_g(self.lq, temperature=self.temperature)
-        return self.perceptual_gan_terms(self.output)
+    def _perceptual_gan_losses(self, lq, gt):
+        return self.perceptual_gan_terms(self.net_g(lq, temperature=self.temperature), gt)
 
-    def perceptual_gan_terms(self, sr):
-        """Perceptual and GAN losses of images sr (N, 3, H, W), as {log name: loss}."""
+    def perceptual_gan_terms(self, sr, gt):
+        """Perceptual and GAN losses of images sr (N, 3, H, W), as {log name: loss}; keeps sr for the discriminator."""
         losses = {}
         if self.cri_perceptual:
-            l_g_percep, l_g_style = self.cri_perceptual(sr, self.gt)
+            l_g_percep, l_g_style = self.cri_perceptual(sr, gt)
             if l_g_percep is not None:
                 losses['l_g_percep'] = l_g_percep
             if l_g_style is not None:
                 losses['l_g_style'] = l_g_style
         if self.adversary:
-            losses['l_g_gan'] = self.adversary.generator_loss(sr, self.gt)
+            losses['l_g_gan'] = self.adversary.generator_loss(sr, gt)
+            self.fakes.append(sr.detach())
         return losses
 
     def optimize_parameters(self, current_iter):
         loss_dict = OrderedDict()
+        self.fakes, self.log_only = [], {}
         if not self.adversary or (current_iter > self.net_d_init_iters and current_iter % self.net_d_iters == 0):
-            for losses_of_update in self.generator_losses():
-                losses = losses_of_update()
-                self._update_generator(losses)
-                loss_dict.update(losses)
+            for losses_of in self.generator_losses():
+                loss_dict.update(self._update_generator(losses_of))
         else:  # the discriminator alone still needs images to tell apart
-            with torch.no_grad():
-                self.output = self.sample_for_discriminator()
+            with torch.no_grad(), self.autocast('train'):
+                self.fakes.append(self.sample_for_discriminator())
+        loss_dict.update(self.log_only)
         if self.adversary:
-            loss_dict.update(self.adversary.update(self.output.detach(), self.gt))
+            loss_dict.update(self.adversary.update(torch.cat(self.fakes).float(), self.gt))
         self.log_dict = self.reduce_loss_dict(loss_dict)
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
@@ -146,18 +158,52 @@ class HCFlowModel(SRModel):
         """Images for the discriminator in iterations without an update of the generator, (N, 3, H, W)."""
         return self.net_g(self.lq, temperature=self.temperature)
 
-    def _update_generator(self, losses):
-        if self._ema_waits and self.get_bare_model(self.net_g).is_initialized():
+    def _update_generator(self, losses_of):
+        """One step of the flow on the losses that `losses_of(lq, gt)` returns. Returns their values."""
+        net_g = self.get_bare_model(self.net_g)
+        if self.accumulate > 1 and not net_g.is_initialized():  # statistics of the whole batch, not of its first part
+            with torch.no_grad():
+                self.net_g(self.lq if net_g.task == 'sr' else None, gt=self.gt)
+        self.optimizer_g.zero_grad()
+        totals = {}
+        parts = list(zip(self.lq.chunk(self.accumulate), self.gt.chunk(self.accumulate), strict=True))
+        for index, (lq, gt) in enumerate(parts):
+            # gradients of all processes are averaged once, with the last part
+            waits = index < len(parts) - 1 and isinstance(self.net_g, DistributedDataParallel)
+            with self.net_g.no_sync() if waits else nullcontext():
+                with self.autocast('train'):
+                    losses = losses_of(lq, gt)
+                share = len(gt) / len(self.gt)
+                (sum(losses.values()) * share).backward()
+            for name, loss in losses.items():
+                totals[name] = totals.get(name, 0) + loss.detach() * share
+        if self._ema_waits and net_g.is_initialized():
             self.model_ema(0)
             self._ema_waits = False
-        self.optimizer_g.zero_grad()
-        sum(losses.values()).backward()
         parameters = self.optimizer_g.param_groups[0]['params']
         if self.grad_clip_value:
             torch.nn.utils.clip_grad_value_(parameters, self.grad_clip_value)
         if self.grad_clip_norm:
             torch.nn.utils.clip_grad_norm_(parameters, self.grad_clip_norm)
         self.optimizer_g.step()
+        return totals
+
+    def autocast(self, block):
+        """Mixed precision where `amp` in the block ('train' or 'val') asks for it; the flow itself stays float32."""
+        enabled = (self.opt.get(block) or {}).get('amp') == 'bf16'
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    def reduce_loss_dict(self, loss_dict):
+        """Average over processes, as BasicSR does, but leave the values on the device: reading them would make a GPU
+        wait in every iteration."""
+        if self.opt['dist'] and loss_dict:
+            values = torch.stack([value.detach().float().mean() for value in loss_dict.values()])
+            torch.distributed.all_reduce(values)
+            loss_dict = dict(zip(loss_dict, values / self.opt['world_size'], strict=True))
+        return OrderedDict(loss_dict)
+
+    def get_current_log(self):
+        return OrderedDict((name, float(value)) for name, value in self.log_dict.items())
 
     def model_ema(self, decay=0.999):
         super().model_ema(decay)
@@ -174,7 +220,7 @@ class HCFlowModel(SRModel):
 
     def test(self):
         net = self.net_for_testing()
-        with torch.no_grad():
+        with torch.no_grad(), self.autocast('val'):
             self.output = net(self.lq)
         self.net_g.train(self.is_train)
 

@@ -64,18 +64,18 @@ class HCFlowRescalingModel(HCFlowModel):
         losses = (self.cri_lq, self.cri_latent, self.cri_pixel, self.cri_perceptual, self.adversary)
         return [self._rescaling_losses] if any(losses) else []
 
-    def _rescaling_losses(self):
-        code = self.net_g(None, gt=self.gt)
+    def _rescaling_losses(self, lq, gt):
+        code = self.net_g(None, gt=gt)
         losses = {}
         if self.cri_lq:
-            losses['l_g_lq'] = self.cri_lq(code.lq, self.lq)
+            losses['l_g_lq'] = self.cri_lq(code.lq, lq)
         if self.cri_latent:
             losses['l_g_latent'] = self.cri_latent(code.latents)
         if self.cri_pixel or self.cri_perceptual or self.adversary:
-            self.output = self.net_g(round8(code.lq), temperature=self.temperature)
+            restored = self.net_g(round8(code.lq), temperature=self.temperature)
             if self.cri_pixel:
-                losses['l_g_pix'] = self.cri_pixel(self.output, self.gt)
-            losses.update(self.perceptual_gan_terms(self.output))
+                losses['l_g_pix'] = self.cri_pixel(restored, gt)
+            losses.update(self.perceptual_gan_terms(restored, gt))
         return losses
 
     def sample_for_discriminator(self):
@@ -83,7 +83,7 @@ class HCFlowRescalingModel(HCFlowModel):
 
     def test(self):
         net = self.net_for_testing()
-        with torch.no_grad():
+        with torch.no_grad(), self.autocast('val'):
             self.output = net(round8(net.encode(self.gt).lq))
         self.net_g.train(self.is_train)
 

@@ -61,6 +61,10 @@ def _check_hcflow(opt):
     val.setdefault('save_img', False)
     _check_block('val', val, option_schema.VAL)
     _check_temperatures(val)
+    for name in ('train', 'val'):
+        if (opt.get(name) or {}).get('amp') not in (None, 'bf16'):
+            raise InputError(f'{name}.amp is {opt[name]["amp"]!r}; allowed are bf16 and ~. fp16 is not: exponents of '
+                             'the flow leave its range.')
     if not opt['is_train']:
         return
     train = opt['train']
@@ -68,6 +72,8 @@ def _check_hcflow(opt):
     for key in ('optim_g', 'scheduler', 'total_iter'):
         if key not in train:
             raise InputError(f"train has no '{key}'{_did_you_mean(key, train)}.")
+    if train.get('accumulate') is not None and train['accumulate'] < 1:
+        raise InputError(f'train.accumulate is {train["accumulate"]}; it must be 1 or more.')
     for key in [key for key in option_schema.TRAIN if key.endswith('_opt')]:
         if train.get(key):
             _check_component(f'train.{key}', train[key], LOSS_REGISTRY)

@@ -20,6 +20,8 @@ TRAIN = {
     'net_d_iters': (int, 'update the flow every so many iterations'),
     'net_d_init_iters': (int, 'iterations at the start in which the discriminator trains alone'),
     'temperature': (NUMBER, 'temperature of the samples of perceptual and GAN losses (default 0.9; rescaling 1)'),
+    'accumulate': (int, 'split every batch into so many parts to save memory; the update is that of the whole batch'),
+    'amp': (str, 'bf16: mixed precision in feature nets and subnets; ~: off'),
     'grad_clip_value': (NUMBER, 'clip every gradient value of the flow to this; ~: off'),
     'grad_clip_norm': (NUMBER, 'then clip the norm over all parameters to this; ~: off'),
 }
@@ -33,6 +35,7 @@ VAL = {
     'temperatures': (list, 'sampling temperatures (default 0 and 0.9; rescaling 1 and 0)'),
     'num_samples': (int, 'samples per image at each temperature above 0 (default 1)'),
     'seed': (int, 'seed of the noise; ~: another noise every time'),
+    'amp': (str, 'bf16: mixed precision in feature nets and subnets; ~: off'),
     'bicubic': (bool, 'also report bicubic upsampling'),
     'sheets': (int, 'draw a picture sheet of the first so many images of each test set (default 10; 0: none)'),
 }

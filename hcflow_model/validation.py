@@ -118,7 +118,7 @@ def _validate_image(model, data, index, name, dataset_name, metrics, current_ite
     val_opt, scale = model.opt['val'], model.opt['scale']
     net = model.net_for_testing()
     model.feed_data(data)
-    with torch.no_grad():
+    with torch.no_grad(), model.autocast('val'):
         case = model.prepare_case(net)
     lq, gt = case['lq'], case['gt']
     seed = val_opt.get('seed')
@@ -142,7 +142,7 @@ def _validate_image(model, data, index, name, dataset_name, metrics, current_ite
         rows[BICUBIC] = [bicubic_image(case['lq_for_bicubic'], scale)]
     for temperature in val_opt.get('temperatures', model.default_temperatures):
         num_samples = 1 if temperature == 0 else val_opt.get('num_samples', 1)
-        with torch.no_grad():  # at temperature 0 all samples are equal
+        with torch.no_grad(), model.autocast('val'):  # at temperature 0 all samples are equal
             rows[temperature_label(temperature)] = [
                 net(lq, temperature=temperature, generator=generator).float().cpu() for _ in range(num_samples)]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 
 from hcflow_arch import HCFlowNet, load_official_state_dict
 from hcflow_arch.flow_layers import ActNorm2d
@@ -141,3 +142,81 @@ def model_options(root, network, losses, lr=1e-4, scale=4, **train):
                   'scheduler': {'type': 'MultiStepLR', 'milestones': [1000], 'gamma': 0.5}},
         'val': {'save_img': False},
     }
+
+
+L1 = {'type': 'L1Loss', 'loss_weight': 1.0, 'reduction': 'mean'}
+NLL_OPT = {'nll_opt': {'type': 'NLLLoss', 'loss_weight': 1.0}}
+RESCALING_OPTS = {'lq_opt': {'type': 'MSELoss', 'loss_weight': 0.05, 'reduction': 'mean'},
+                  'latent_opt': {'type': 'LatentLoss', 'loss_weight': 1e-5}, 'pixel_opt': L1}
+
+
+def gan_opts(gan_type='vanilla', loss='GANLoss', loss_weight=0.1):
+    """Blocks of `train` that a GAN needs."""
+    return {'gan_opt': {'type': loss, 'gan_type': gan_type, 'loss_weight': loss_weight},
+            'optim_d': {'type': 'Adam', 'lr': 1e-4, 'weight_decay': 0, 'betas': [0.9, 0.99]}}
+
+
+def training_batch(size=16, scale=4, num=2, seed=0):
+    """A batch of pairs as BasicSR's loader gives them."""
+    return {'gt': random_image(num, 3, size, size, seed=seed),
+            'lq': random_image(num, 3, size // scale, size // scale, seed=seed + 1)}
+
+
+class Images(torch.utils.data.Dataset):
+    """Pairs (or single images) of a list, as BasicSR's datasets hand them on in validation."""
+
+    def __init__(self, images, name='set'):
+        self.images, self.opt = images, {'name': name, 'phase': 'val'}
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        paths = {f'{key}_path': f'/data/image{index}.png' for key in self.images[index]}
+        return {**self.images[index], **paths}
+
+
+def loader(images, name='set'):
+    """DataLoader of batch size 1 over images, a list of {'lq': (3, h, w), 'gt': (3, H, W)}."""
+    return torch.utils.data.DataLoader(Images(images, name))
+
+
+def write_random_vgg(folder):
+    """BasicSR's VGG19 file below `folder`: random where conv1_* are, zeros that take no memory elsewhere."""
+    from torchvision.models import vgg19
+    with torch.device('meta'):
+        shapes = {name: value.shape for name, value in vgg19().state_dict().items()}
+    generator = torch.Generator().manual_seed(0)
+    weights = {name: 0.1 * torch.randn(shape, generator=generator) if name.startswith(('features.0.', 'features.2.'))
+               else torch.zeros(1).expand(shape) for name, shape in shapes.items()}
+    path = Path(folder) / 'experiments' / 'pretrained_models' / 'vgg19-dcbb9e9d.pth'
+    path.parent.mkdir(parents=True)
+    torch.save(weights, path)
+    return path
+
+
+REMOVED = object()
+
+
+def demo_options(changes=None):
+    """Options of the demo as they stand in its file, with paths that hold from every folder.
+
+    Args:
+        changes (dict): As for :func:`change_options`.
+    """
+    text = (DATA.parents[1] / 'options' / 'demo_train_HCFlow_x4.yml').read_text()
+    return change_options(yaml.safe_load(text.replace('tests/data/', f'{DATA}/')), changes or {})
+
+
+def change_options(opt, changes):
+    """Set {'train.optim_g.lr': value} in nested options, making blocks where there are none; REMOVED removes."""
+    for path, value in changes.items():
+        *blocks, key = path.split('.')
+        block = opt
+        for name in blocks:
+            block = block.setdefault(name, {})
+        if value is REMOVED:
+            del block[key]
+        else:
+            block[key] = value
+    return opt

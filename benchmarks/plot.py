@@ -1,0 +1,57 @@
+"""Curves as a picture, with OpenCV alone."""
+import cv2
+import numpy as np
+
+COLORS = ((180, 90, 20), (30, 60, 200), (40, 140, 40), (150, 40, 150))  # BGR
+WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 640, 400, 70, 40, 20, 45
+
+
+def draw_curves(curves: dict[str, list[tuple[float, list[float]]]], title: str,
+                limits: tuple[float, float] | None = None, x_label: str = 'step') -> np.ndarray:
+    """A line per curve over a logarithmic x axis, with a band from the smallest to the largest value at every point.
+
+    Args:
+        curves: {name: [(x, values at x), ...]}, x > 0.
+        title: Above the plot.
+        limits: Of the y axis; values beyond are drawn at its edge. Default: those of the data.
+        x_label: Below the plot.
+
+    Returns:
+        ndarray: (400, 640, 3) BGR uint8.
+    """
+    image = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    xs = [x for points in curves.values() for x, _ in points]
+    ys = [y for points in curves.values() for _, values in points for y in values if np.isfinite(y)]
+    low, high = limits or (min(ys), max(ys))
+    if high <= low:
+        high = low + 1
+    log_low, log_high = np.log(min(xs)), max(np.log(max(xs)), np.log(min(xs)) + 1e-6)
+
+    def point(x, y):
+        y = np.clip(np.nan_to_num(y, nan=low, posinf=high, neginf=low), low, high)
+        return (int(LEFT + (np.log(x) - log_low) / (log_high - log_low) * (WIDTH - LEFT - RIGHT)),
+                int(HEIGHT - BOTTOM - (y - low) / (high - low) * (HEIGHT - TOP - BOTTOM)))
+
+    for y in np.linspace(low, high, 6):
+        _, row = point(min(xs), y)
+        cv2.line(image, (LEFT, row), (WIDTH - RIGHT, row), (225, 225, 225), 1)
+        _text(image, f'{y:.4g}', (8, row + 4))
+    for x in sorted(set(xs)):
+        column, _ = point(x, low)
+        cv2.line(image, (column, HEIGHT - BOTTOM), (column, HEIGHT - BOTTOM + 4), (0, 0, 0), 1)
+        _text(image, f'{x:g}', (column - 10, HEIGHT - BOTTOM + 18))
+    _text(image, title, (LEFT, 22), 0.5)
+    _text(image, x_label, (WIDTH // 2, HEIGHT - 8))
+    for index, (name, points) in enumerate(curves.items()):
+        color = COLORS[index % len(COLORS)]
+        band = [point(x, min(values)) for x, values in points] + [point(x, max(values)) for x, values in points[::-1]]
+        overlay = cv2.fillPoly(image.copy(), [np.array(band)], color)
+        image = cv2.addWeighted(overlay, 0.2, image, 0.8, 0)
+        line = np.array([point(x, np.mean(values)) for x, values in points])
+        cv2.polylines(image, [line], False, color, 2, cv2.LINE_AA)
+        _text(image, name, (WIDTH - RIGHT - 110, TOP + 18 + 18 * index), 0.45, color)
+    return image
+
+
+def _text(image, text, origin, size=0.38, color=(0, 0, 0)):
+    cv2.putText(image, text, origin, cv2.FONT_HERSHEY_SIMPLEX, size, color, 1, cv2.LINE_AA)

@@ -1,0 +1,247 @@
+import collections
+import os
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+from helpers import NLL_OPT, SMALL, golden_net, load_golden, model_options, small_net
+
+from hcflow_arch import HCFlowNet, InputError
+from hcflow_arch.safe_load import load_file
+from hcflow_model import HCFlowModel, checkpoints
+
+GOLDEN_SIZE = {'num_flow_steps': 2, 'num_cond_steps': 2, 'hidden_channels': 12, 'num_feat': 8, 'num_block': [1, 1],
+               'num_grow_ch': 4}
+
+
+class Exploit:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+# ---- files ----
+
+def test_atomic_save_writes_what_load_file_reads(tmp_path):
+    content = {'params': {'a': torch.arange(3)}, 'iter': 5}
+    checkpoints.atomic_save(content, tmp_path / 'a.pth')
+    got = load_file(tmp_path / 'a.pth')
+    assert torch.equal(got['params']['a'], content['params']['a']) and got['iter'] == 5
+    assert os.listdir(tmp_path) == ['a.pth']
+
+
+@pytest.mark.parametrize('error', [OSError(28, 'No space left on device'), RuntimeError('unexpected pos 64 vs 0')])
+def test_failed_save_leaves_the_older_file_whole(error, tmp_path, monkeypatch):
+    checkpoints.atomic_save({'a': torch.ones(1)}, tmp_path / 'a.pth')
+
+    def fail(content, file):
+        file.write(b'half of a checkpoint')
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, 'save', fail)
+        with pytest.raises(InputError, match=r'Cannot save .*a\.pth: .*(No space left|unexpected pos)'):
+            checkpoints.atomic_save({'a': torch.zeros(1)}, tmp_path / 'a.pth')
+    assert os.listdir(tmp_path) == ['a.pth']
+    assert load_file(tmp_path / 'a.pth')['a'].item() == 1
+
+
+def test_interrupted_save_leaves_the_older_file_whole(tmp_path, monkeypatch):
+    checkpoints.atomic_save({'a': torch.ones(1)}, tmp_path / 'a.pth')
+
+    def interrupt(content, file):
+        file.write(b'half of a checkpoint')
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, 'save', interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.atomic_save({'a': torch.zeros(1)}, tmp_path / 'a.pth')
+    assert load_file(tmp_path / 'a.pth')['a'].item() == 1
+    assert [name for name in os.listdir(tmp_path) if not name.startswith('.')] == ['a.pth']
+
+
+def test_save_into_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match='Cannot save'):
+        checkpoints.atomic_save({}, tmp_path / 'none' / 'a.pth')
+
+
+def test_load_file_without_a_file(tmp_path):
+    with pytest.raises(InputError, match=r'none\.pth does not exist'):
+        load_file(tmp_path / 'none.pth')
+    with pytest.raises(InputError, match='cannot be read'):
+        load_file(tmp_path)
+
+
+def _broken_files():
+    whole = pickle.dumps({'a': 1})
+    return {'empty': b'', 'text': b'<html>404 not found</html>', 'zip': b'PK\x03\x04 and no more', 'pickle': whole,
+            'null': bytes(100)}
+
+
+@pytest.mark.parametrize('name', _broken_files())
+def test_load_file_of_something_else(name, tmp_path):
+    (tmp_path / 'a.pth').write_bytes(_broken_files()[name])
+    with pytest.raises(InputError, match=r'a\.pth') as caught:
+        load_file(tmp_path / 'a.pth')
+    assert '\n' not in str(caught.value)
+
+
+def test_load_file_of_half_a_checkpoint(tmp_path):
+    torch.save({'a': torch.ones(1000)}, tmp_path / 'a.pth')
+    content = (tmp_path / 'a.pth').read_bytes()
+    (tmp_path / 'a.pth').write_bytes(content[:len(content) // 2])
+    with pytest.raises(InputError, match=r'a\.pth'):
+        load_file(tmp_path / 'a.pth')
+
+
+@pytest.mark.parametrize('new_format', [True, False])
+def test_nothing_in_a_checkpoint_is_run(new_format, tmp_path):
+    exploit = {'params': {'a': torch.ones(1)}, 'bad': Exploit(tmp_path / 'ran')}
+    torch.save(exploit, tmp_path / 'a.pth', _use_new_zipfile_serialization=new_format)
+    with pytest.raises(InputError, match='not a safe checkpoint'):
+        load_file(tmp_path / 'a.pth')
+    assert not (tmp_path / 'ran').exists()
+    (tmp_path / 'b.pth').write_bytes(pickle.dumps(Exploit(tmp_path / 'ran')))
+    with pytest.raises(InputError):
+        load_file(tmp_path / 'b.pth')
+    assert not (tmp_path / 'ran').exists()
+    torch.load(tmp_path / 'a.pth', weights_only=False)
+    assert (tmp_path / 'ran').exists()  # it is an exploit
+
+
+@pytest.mark.parametrize('content', [[1, 2], torch.ones(2), None, 'text'])
+def test_load_file_of_no_dict(content, tmp_path):
+    torch.save(content, tmp_path / 'a.pth')
+    with pytest.raises(InputError, match=f'holds a {type(content).__name__}, not a state dict'):
+        load_file(tmp_path / 'a.pth')
+
+
+# ---- what is in them ----
+
+A, B = {'x': torch.zeros(1)}, {'x': torch.ones(1)}
+
+
+@pytest.mark.parametrize(('content', 'key', 'value', 'found'), [
+    ({'params': A, 'params_ema': B}, 'params', 0, 'params'),
+    ({'params': A, 'params_ema': B}, 'params_ema', 1, 'params_ema'),
+    ({'params': A}, 'params_ema', 0, 'params'),  # as BasicSR does
+    ({'params_ema': B}, 'params_ema', 1, 'params_ema'),
+    ({'params': A, 'iter': 5}, 'params', 0, 'params'),
+    (A, 'params', 0, None),
+    (B, None, 1, None),
+    ({'module.x': torch.ones(1)}, 'params', 1, None),
+    ({'params': {'module.x': torch.ones(1)}}, 'params', 1, 'params'),
+    (collections.OrderedDict(params=collections.OrderedDict(A)), 'params', 0, 'params'),
+])
+def test_select_state_dict(content, key, value, found):
+    state_dict, found_key = checkpoints.select_state_dict(content, 'a.pth', key)
+    assert list(state_dict) == ['x'] and state_dict['x'].item() == value
+    assert found_key == found
+
+
+@pytest.mark.parametrize(('content', 'message'), [
+    ({'params_ema': A}, r"a\.pth has no 'params'; it has \['params_ema'\]. Set path.param_key_g"),
+    ({}, 'not a state dict of tensors .*empty'),
+    ({'params': {}}, 'not a state dict of tensors .*empty'),
+    ({'iter': 5, 'x': torch.ones(1)}, r'not a state dict of tensors \(iter'),
+    ({'params': {'x': 1.}}, r'not a state dict of tensors \(x'),
+])
+def test_select_state_dict_of_something_else(content, message):
+    with pytest.raises(InputError, match=message):
+        checkpoints.select_state_dict(content, 'a.pth', 'params')
+
+
+def test_check_names_and_shapes():
+    net = torch.nn.Linear(2, 3)
+    weights = net.state_dict()
+    assert checkpoints.check_names_and_shapes(net, weights, 'a.pth') is None
+    for state_dict, message in (
+            ({'weight': weights['weight']}, r'a\.pth does not fit Linear: 1 missing: bias'),
+            ({**weights, 'more': weights['bias']}, '1 too many: more'),
+            ({**weights, 'bias': torch.ones(4)}, r'1 of another shape: bias \(4,\), network \(3,\)'),
+            ({f'x{i}': weights['bias'] for i in range(5)}, '2 missing: weight, bias; 5 too many: x0, x1, x2, …'),
+            ({}, '2 missing.*strict_load')):
+        with pytest.raises(InputError, match=message):
+            checkpoints.check_names_and_shapes(net, state_dict, 'a.pth')
+
+
+# ---- through the model ----
+
+def make_model(tmp_path, network, **path):
+    opt = model_options(tmp_path, network, NLL_OPT)
+    opt['path'].update(path)
+    return HCFlowModel(opt)
+
+
+def test_released_checkpoint_is_loaded_by_name(tmp_path):
+    released = load_golden('sr4')[1]
+    torch.save({f'module.{name}': value for name, value in released.items()}, tmp_path / 'released.pth')
+    model = make_model(tmp_path, GOLDEN_SIZE, pretrain_network_g=str(tmp_path / 'released.pth'), strict_load_g=True)
+    net, case = golden_net('sr4')
+    wanted, got = net.state_dict(), model.net_g.state_dict()
+    assert wanted.keys() == got.keys() and all(torch.equal(wanted[name].cpu(), got[name].cpu()) for name in wanted)
+    assert model.net_g.is_initialized()
+    model.feed_data({'gt': case['hr'], 'lq': case['lr']})
+    model.net_g.train()
+    with torch.no_grad():  # the first batch does not start actnorm again
+        model.net_g(model.lq, gt=model.gt)
+    assert all(torch.equal(wanted[name], value.cpu()) for name, value in model.net_g.state_dict().items())
+
+
+def test_checkpoint_of_another_size(tmp_path):
+    torch.save(small_net(num_feat=8).state_dict(), tmp_path / 'a.pth')
+    with pytest.raises(InputError, match=r'does not fit HCFlowNet: \d+ of another shape: levels\.0\.'):
+        make_model(tmp_path, SMALL, pretrain_network_g=str(tmp_path / 'a.pth'))
+    torch.save(small_net(num_flow_steps=3).state_dict(), tmp_path / 'a.pth')
+    with pytest.raises(InputError, match=r'does not fit HCFlowNet: \d+ too many: levels\.0\.main\.3'):
+        make_model(tmp_path, SMALL, pretrain_network_g=str(tmp_path / 'a.pth'))
+
+
+def test_checkpoint_of_another_size_without_strict(tmp_path):
+    saved = small_net(num_flow_steps=3)
+    torch.save(saved.state_dict(), tmp_path / 'a.pth')
+    model = make_model(tmp_path, SMALL, pretrain_network_g=str(tmp_path / 'a.pth'), strict_load_g=False)
+    name = 'levels.0.main.1.conv1x1.weight'
+    assert torch.equal(model.net_g.state_dict()[name].cpu(), saved.state_dict()[name])
+
+
+def test_released_checkpoint_of_another_network(tmp_path):
+    torch.save(load_golden('sr8')[1], tmp_path / 'released.pth')
+    with pytest.raises(InputError, match=r'released\.pth does not fit HCFlowNet'):
+        make_model(tmp_path, GOLDEN_SIZE, pretrain_network_g=str(tmp_path / 'released.pth'))
+
+
+def test_own_checkpoints_keep_whether_actnorm_has_started(tmp_path):
+    (tmp_path / 'models').mkdir()
+    model = make_model(tmp_path, SMALL)
+    for started in (False, True):
+        if started:
+            for norm in model.net_g.actnorms():
+                norm.mark_initialized()
+        model.save_network(model.net_g, 'net_g', 1)
+        state_dict, key = checkpoints.read_network_weights(tmp_path / 'models' / 'net_g_1.pth', 'params')
+        net = HCFlowNet(**SMALL)
+        net.load_state_dict(state_dict, strict=True)
+        assert key == 'params' and net.is_initialized() == started
+
+
+# ---- random states ----
+
+def test_random_states_round_trip_through_a_file(tmp_path):
+    def draw():
+        return random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(3).tolist()
+
+    draw()  # leaves a cached Gaussian in `random` and NumPy
+    checkpoints.atomic_save({'states': checkpoints.random_states()}, tmp_path / 'a.state')
+    wanted = draw()
+    for module in (random, np.random):
+        module.seed(9)
+    torch.manual_seed(9)
+    assert draw() != wanted
+    checkpoints.set_random_states(load_file(tmp_path / 'a.state')['states'])
+    assert draw() == wanted

@@ -1,0 +1,221 @@
+"""HCFlowRescalingModel: what differs from super-resolution."""
+import copy
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from basicsr.utils.matlab_functions import imresize
+from helpers import (
+    DATA,
+    L1,
+    NLL_OPT,
+    RESCALING_OPTS,
+    SMALL,
+    gan_opts,
+    loader,
+    model_options,
+    perturb,
+    random_image,
+    training_batch,
+)
+
+from hcflow_arch import InputError
+from hcflow_model import HCFlowModel, HCFlowRescalingModel
+from hcflow_model.hcflow_rescaling_model import bicubic_guide, round8
+
+METRICS = {'psnr': {'type': 'calculate_psnr', 'crop_border': 0}}
+
+
+def make_model(tmp_path, losses=RESCALING_OPTS, model=HCFlowRescalingModel, task='rescaling', scale=4, **train):
+    opt = model_options(tmp_path, {**SMALL, 'task': task}, copy.deepcopy(losses), scale=scale, **train)
+    opt['network_d'] = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 2}
+    (tmp_path / 'models').mkdir(exist_ok=True)
+    return model(opt)
+
+
+def read(path):
+    return torch.from_numpy(cv2.imread(str(path))[..., ::-1].astype(np.float32).transpose(2, 0, 1) / 255)
+
+
+# ---- functions ----
+
+def test_round8_rounds_and_passes_gradients():
+    image = torch.tensor([0., 0.1, 0.5, 1.], requires_grad=True)
+    rounded = round8(image)
+    assert rounded.tolist() == pytest.approx([0, 26 / 255, 128 / 255, 1])
+    weights = torch.tensor([1., 2., 3., 4.])
+    (rounded * weights).sum().backward()
+    assert torch.equal(image.grad, weights)
+
+
+@pytest.mark.parametrize('scale', [2, 4, 8])
+def test_bicubic_guide_is_basicsrs_imresize_in_8_bits(scale):
+    gt = random_image(2, 3, 32, 48)
+    guide = bicubic_guide(gt, scale)
+    assert guide.shape == (2, 3, 32 // scale, 48 // scale)
+    for image, got in zip(gt, guide, strict=True):
+        resized = imresize(image.numpy().transpose(1, 2, 0), 1 / scale).transpose(2, 0, 1)
+        assert np.abs(got.numpy() - resized.clip(0, 1)).max() < 0.5001 / 255
+    assert torch.allclose(guide * 255, (guide * 255).round(), atol=1e-4)
+
+
+def test_bicubic_guide_is_the_lq_of_files():
+    gt, lq = (read(DATA / folder / 'tower.png') for folder in ('val_gt', 'val_lq_x4'))
+    difference = (bicubic_guide(gt[None], 4)[0] - lq).abs() * 255
+    assert difference.max() < 1.001 and (difference > 0.5).float().mean() < 1e-3  # round-off at half a grey level
+
+
+# ---- training ----
+
+def test_losses_in_one_step(tmp_path):
+    model = make_model(tmp_path, {**RESCALING_OPTS, **gan_opts()})
+    steps = []
+    step = model.optimizer_g.step
+    model.optimizer_g.step = lambda *args: (steps.append(1), step(*args))
+    model.feed_data(training_batch())
+    model.optimize_parameters(1)
+    log = model.get_current_log()
+    assert list(log) == ['l_g_lq', 'l_g_latent', 'l_g_pix', 'l_g_gan', 'l_d_real', 'l_d_fake', 'out_d_real',
+                         'out_d_fake']
+    assert len(steps) == 1 and all(np.isfinite(value) for value in log.values())
+
+
+@pytest.mark.parametrize(('removed', 'left'), [
+    ('lq_opt', ['l_g_latent', 'l_g_pix']), ('latent_opt', ['l_g_lq', 'l_g_pix']),
+    ('pixel_opt', ['l_g_lq', 'l_g_latent'])])
+def test_removed_blocks_remove_losses(removed, left, tmp_path):
+    model = make_model(tmp_path, {name: block for name, block in RESCALING_OPTS.items() if name != removed})
+    model.feed_data(training_batch())
+    model.optimize_parameters(1)
+    assert list(model.get_current_log()) == left
+
+
+def test_upscaled_is_the_8_bit_image_with_gradients_through_the_rounding(tmp_path, monkeypatch):
+    model = make_model(tmp_path, {'pixel_opt': L1})
+    perturb(model.net_g, 0.05)
+    decode, seen = model.net_g.decode, []
+    monkeypatch.setattr(model.net_g, 'decode', lambda lq, latents, temperature, generator: (
+        seen.append((lq, temperature)), decode(lq, latents, temperature, generator))[1])
+    model.feed_data(training_batch())
+    model.optimize_parameters(1)
+    (lq, temperature), = seen
+    assert temperature == 1
+    assert torch.allclose(lq * 255, (lq * 255).round(), atol=1e-4)
+    assert model.net_g.levels[0].main[1].coupling.subnet.conv1.weight.grad.any()  # the encoder learns from pixel_opt
+
+
+@pytest.mark.parametrize('scale', [2, 4, 8])
+def test_data_without_lq_gets_the_bicubic_guide(scale, tmp_path):
+    model = make_model(tmp_path, scale=scale)
+    gt = training_batch(32)['gt']
+    model.feed_data({'gt': gt})
+    assert torch.equal(model.lq, bicubic_guide(gt, scale))
+    model.optimize_parameters(1)
+    given = model.get_current_log()['l_g_lq']
+    assert np.isfinite(given) and given > 0
+
+
+def test_data_without_gt(tmp_path):
+    with pytest.raises(InputError, match='needs HR images'):
+        make_model(tmp_path).feed_data({'lq': random_image(1, 3, 4, 4)})
+
+
+def test_discriminator_alone_sees_restored_images(tmp_path):
+    model = make_model(tmp_path, {**RESCALING_OPTS, **gan_opts()}, net_d_init_iters=1)
+    model.feed_data(training_batch())
+    model.optimize_parameters(1)
+    assert list(model.get_current_log()) == ['l_d_real', 'l_d_fake', 'out_d_real', 'out_d_fake']
+
+
+# ---- validation ----
+
+@pytest.mark.parametrize('size', [(16, 20), (17, 22), (9, 9)])
+def test_restored_images_have_the_size_of_the_originals(size, tmp_path):
+    model = make_model(tmp_path)
+    perturb(model.net_g, 0.02)
+    model.opt['val'].update(metrics=METRICS, temperatures=[0, 1], num_samples=2, seed=0)
+    gt = random_image(3, *size)
+    model.validation(loader([{'gt': gt}]), 7, None, save_img=True)
+    folder = tmp_path / 'visualization' / 'image0'
+    assert sorted(path.name for path in folder.iterdir()) == [
+        'image0_lq_7.png', 'image0_t0_1_7.png', 'image0_t1_1_7.png', 'image0_t1_2_7.png']
+    assert cv2.imread(str(folder / 'image0_t1_2_7.png')).shape[:2] == size
+    lq = read(folder / 'image0_lq_7.png')
+    assert lq.shape[1:] == tuple(-(-side // 4) for side in size)
+    with torch.no_grad():  # what is measured is what a user gets from the file
+        restored = model.net_g.eval().decode(lq[None], temperature=0)[:, :, :size[0], :size[1]]
+    got = read(folder / 'image0_t0_1_7.png')
+    assert (restored[0] - got).abs().max() < 0.51 / 255
+    results = model.metric_results
+    assert set(results) == {'lq_psnr_y', 'lq_ssim_y', 'psnr_t0', 'psnr_t1'}
+    mse = ((got - gt.mul(255).round() / 255)**2).mean().item()
+    assert results['psnr_t0'] == pytest.approx(-10 * np.log10(mse), abs=1e-3)
+
+
+def test_lr_psnr_of_sizes_that_are_no_multiple_of_the_scale(tmp_path):
+    model = make_model(tmp_path)
+    model.opt['val'].update(metrics={'lr_psnr': {'type': 'calculate_lr_psnr'}}, temperatures=[0])
+    model.validation(loader([{'gt': random_image(3, 17, 22)}]), 7, None, save_img=False)
+    assert model.metric_results['lr_psnr_t0'] > 0
+
+
+def test_lq_is_compared_with_bicubic(tmp_path):
+    model = make_model(tmp_path)
+    perturb(model.net_g, 0.02)
+    gt = read(DATA / 'val_gt' / 'tower.png')
+    model.validation(loader([{'gt': gt}]), 1, None, save_img=True)
+    from basicsr.metrics import calculate_psnr, calculate_ssim
+    images = [cv2.imread(str(path)) for path in (tmp_path / 'visualization' / 'image0' / 'image0_lq_1.png',
+                                                 DATA / 'val_lq_x4' / 'tower.png')]
+    for name, metric in (('lq_psnr_y', calculate_psnr), ('lq_ssim_y', calculate_ssim)):
+        wanted = metric(*images, crop_border=0, test_y_channel=True)
+        assert model.metric_results[name] == pytest.approx(wanted, rel=1e-3)
+
+
+def test_default_temperatures(tmp_path):
+    model = make_model(tmp_path)
+    model.opt['val']['metrics'] = METRICS
+    model.validation(loader([{'gt': random_image(3, 16, 16)}]), 1, None, save_img=False)
+    assert [name for name in model.metric_results if name.startswith('psnr')] == ['psnr_t1', 'psnr_t0']
+    assert 'nll' not in model.metric_results
+
+
+@pytest.mark.parametrize('size', [(3, 16), (1, 1)])
+def test_originals_smaller_than_the_scale(size, tmp_path):
+    with pytest.raises(InputError, match='image image0: gt is .* smaller than the scale'):
+        make_model(tmp_path).validation(loader([{'gt': random_image(3, *size)}]), 1, None, save_img=False)
+
+
+@pytest.mark.parametrize('size', [(4, 4), (5, 4)])
+def test_smallest_originals(size, tmp_path):
+    model = make_model(tmp_path)
+    model.validation(loader([{'gt': random_image(3, *size)}]), 1, None, save_img=False)
+    assert np.isfinite(model.metric_results['lq_psnr_y'])
+
+
+# ---- what belongs to the other task ----
+
+def test_has_no_likelihood(tmp_path):
+    with pytest.raises(InputError, match='train.nll_opt: a rescaling network has no likelihood'):
+        make_model(tmp_path, {**RESCALING_OPTS, **NLL_OPT})
+
+
+@pytest.mark.parametrize('task', ['sr', 'rescaling'])
+def test_checkpoints_of_the_other_task(task, tmp_path):
+    models = {'sr': (HCFlowModel, NLL_OPT), 'rescaling': (HCFlowRescalingModel, RESCALING_OPTS)}
+    other = 'rescaling' if task == 'sr' else 'sr'
+    model_type, losses = models[other]
+    saved = make_model(tmp_path, losses, model_type, other)
+    saved.save_network(saved.net_g, 'net_g', 1)
+    model_type, losses = models[task]
+    model = make_model(tmp_path, losses, model_type, task)
+    with pytest.raises(InputError, match=f"checkpoint for task '{other}', the network is for '{task}'"):
+        model.load_network(model.net_g, str(tmp_path / 'models' / 'net_g_1.pth'))
+
+
+@pytest.mark.parametrize(('model', 'task', 'losses'), [
+    (HCFlowModel, 'rescaling', {'pixel_opt': L1}), (HCFlowRescalingModel, 'sr', RESCALING_OPTS)])
+def test_network_of_the_other_task(model, task, losses, tmp_path):
+    with pytest.raises(InputError, match='task'):
+        make_model(tmp_path, losses, model, task)

@@ -1,0 +1,188 @@
+"""Every mistake in an option file is one error that names the key and the way out."""
+import copy
+
+import pytest
+import torch
+from basicsr.archs import build_network
+from helpers import REMOVED, SMALL, change_options, demo_options, gan_opts
+
+from hcflow_arch import InputError
+from hcflow_model.option_check import check_options, check_structure
+
+GAN = {'network_d': {'type': 'HCFlowVGGDiscriminator', 'input_size': 64},
+       **{f'train.{name}': block for name, block in gan_opts().items()}}
+PIXEL = {'type': 'L1Loss', 'loss_weight': 1.0, 'reduction': 'mean'}
+
+
+def check(changes, is_train=True):
+    """What the command does with options between reading and running them, and the network it builds first."""
+    opt = demo_options({**{f'network_g.{key}': value for key, value in SMALL.items()}, **copy.deepcopy(changes)})
+    check_structure(opt, is_train)
+    opt['is_train'] = is_train  # BasicSR's parser adds this and the phases
+    for phase, dataset in opt['datasets'].items():
+        dataset['phase'] = phase.split('_')[0]
+    check_options(opt)
+    build_network(opt['network_g'])
+    return opt
+
+
+GOOD = {
+    'demo': {},
+    'no val': {'val': REMOVED},
+    'no seed': {'val.seed': None},
+    'no metrics': {'val.metrics': None},
+    'one metric with better': {'val.metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 4, 'better': 'higher'}}},
+    'whole numbers for numbers': {'train.ema_decay': 0, 'train.grad_clip_value': 5, 'val.temperatures': [0, 1, 0.5]},
+    'clipping off': {'train.grad_clip_value': None, 'train.grad_clip_norm': None},
+    'gan': GAN,
+    'relativistic gan': {**GAN, 'train.gan_opt.type': 'RelativisticGANLoss'},
+    "basicsr's discriminator": {**GAN, 'network_d': {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 4}},
+    'feature net': {'network_g.feature_net': {'type': 'RRDBNet', 'scale': 1, 'num_out_ch': 4, 'num_feat': 4,
+                                              'num_block': 1, 'num_grow_ch': 4}},
+    'two validation sets': {'datasets.val_2': {'name': 'more', 'type': 'SingleImageDataset',
+                                               'dataroot_lq': demo_options()['datasets']['val']['dataroot_lq'],
+                                               'io_backend': {'type': 'disk'}}},
+    'a model of BasicSR': {'model_type': 'SRModel', 'network_g': {'type': 'MSRResNet', 'num_block': 1, 'num_feat': 4},
+                           'train': {'pixel_opt': PIXEL, 'anything': 1}, 'val': {'anything': 1}},
+    "basicsr's suffixed names": {'model_type': 'SRModel',
+                                 'network_g': {'type': 'SRVGGNetCompact', 'num_feat': 4, 'num_conv': 1}},
+}
+
+
+@pytest.mark.parametrize('name', GOOD)
+def test_good_options(name):
+    check(GOOD[name])
+
+
+def test_options_of_a_test():
+    check({'train': REMOVED, 'logger': REMOVED, 'datasets.train': REMOVED}, is_train=False)
+
+
+BAD = [
+    # structure
+    ({'name': REMOVED}, "has no 'name'"),
+    ({'model_type': REMOVED, 'modeltype': 'HCFlowModel'}, "has no 'model_type'; did you mean 'modeltype'"),
+    ({'network_g': REMOVED, 'network': {}}, "has no 'network_g'; did you mean 'network'"),
+    ({'train': REMOVED}, "has no 'train'"),
+    ({'logger': None}, "has no 'logger'"),
+    ({'path': 'experiments'}, "'path' is 'experiments'; it must be a block"),
+    ({'train': [1]}, r"'train' is \[1\]; it must be a block"),
+    ({'val': 5}, "'val' is 5; it must be a block"),
+    ({'datasets.train': 'photographs'}, "'datasets.train' is 'photographs'; it must be a block"),
+    ({'datasets.train': REMOVED}, "datasets.*'train'"),
+    ({'datasets.val.name': REMOVED}, "datasets.val has no 'name'"),
+    ({'datasets.val.type': REMOVED, 'datasets.val.typ': 'PairedImageDataset'}, "no 'type'; did you mean 'typ'"),
+    ({'num_gpu': -1}, 'num_gpu is -1; it must be auto or a whole number'),
+    ({'num_gpu': 'two'}, "num_gpu is 'two'"),
+    ({'num_gpu': torch.cuda.device_count() + 1}, r'num_gpu is \d+, but this machine has \d+; set num_gpu: auto'),
+    # scale, task, network
+    ({'scale': REMOVED}, "has no 'scale'"),
+    ({'scale': 2}, 'scale is 2, network_g.scale is 4; they must be equal'),
+    ({'scale': 3, 'network_g.scale': 3, 'datasets.train.gt_size': 48, 'datasets.train.io_backend.type': 'disk',
+      'datasets.train.dataroot_gt': demo_options()['datasets']['val']['dataroot_gt'],
+      'datasets.train.dataroot_lq': demo_options()['datasets']['val']['dataroot_lq']},
+     r'scale is 3; allowed are \(2, 4, 8, 16\)'),
+    ({'scale': 'x4', 'network_g.scale': 'x4'}, "scale.* is 'x4'"),
+    ({'scale': 0, 'network_g.scale': 0}, 'scale.* is 0'),
+    ({'network_g.task': 'denoising'}, "network_g.task is 'denoising'; allowed are .*'sr', 'rescaling'"),
+    ({'network_g.start': 'best'}, "network_g.start is 'best'; allowed are"),
+    ({'network_g.num_flow_stepz': 4}, "Unknown option 'network_g.num_flow_stepz' of HCFlowNet; "
+                                      "did you mean 'num_flow_steps'"),
+    ({'network_g.num_flow_steps': '4'}, "network_g.num_flow_steps is '4'; it must be a whole number"),
+    ({'network_g.num_flow_steps': 0}, 'network_g.num_flow_steps is 0'),
+    ({'network_g.hidden_channels': True}, 'network_g.hidden_channels is True'),
+    ({'network_g.num_block': 2}, 'network_g.num_block is 2; it takes two numbers'),
+    ({'network_g.num_block': [1, 0]}, r'network_g.num_block\[1\] is 0'),
+    ({'network_g.temperature': 'hot'}, "temperature.* is 'hot'"),
+    ({'network_g.feature_net': {'type': 'NoNet'}}, 'feature_net is .*NoNet.*registered'),
+    ({'network_g.type': 'HCFlow'}, "'network_g.type' is 'HCFlow', which is not registered in BasicSR; "
+                                   "did you mean 'HCFlowNet'.*plugins"),
+    ({'network_g.type': REMOVED}, "'network_g' is .*; it must be a block with a 'type'"),
+    ({'model_type': 'HCFlowModle'}, "'model_type' is 'HCFlowModle'.*did you mean 'HCFlowModel'"),
+    ({'model_type': 4}, "'model_type' is 4"),
+    # train
+    ({'train.grad_clip_vale': 5}, "Unknown option 'train.grad_clip_vale'; did you mean 'grad_clip_value'"),
+    ({'train.nlll_opt': {}}, "Unknown option 'train.nlll_opt'; did you mean 'nll_opt'"),
+    ({'train.total_iter': REMOVED}, "train has no 'total_iter'"),
+    ({'train.total_iter': 200.5}, "'train.total_iter' is 200.5; it must be a whole number"),
+    ({'train.total_iter': '200k'}, "'train.total_iter' is '200k'"),
+    ({'train.ema_decay': 'no'}, "'train.ema_decay' is 'no'; it must be a whole number or a number"),
+    ({'train.ema_decay': True}, "'train.ema_decay' is True"),
+    ({'train.nll_opt': 1.0}, "'train.nll_opt' is 1.0; it must be a block"),
+    ({'train.nll_opt.type': 'NLL'}, "'train.nll_opt.type' is 'NLL'.*did you mean 'NLLLoss'"),
+    ({'train.nll_opt.weight': 2}, "Unknown option 'train.nll_opt.weight' of NLLLoss"),
+    ({'train.pixel_opt.loss_wieght': 2}, "'train.pixel_opt.loss_wieght' of L1Loss; did you mean 'loss_weight'"),
+    ({'train.optim_g.lr': '1e-4'}, "'train.optim_g.lr' is the text '1e-4'.*Write !!float 1e-4"),
+    ({'train.optim_g.lr': 'fast'}, "'train.optim_g.lr' is 'fast'"),
+    ({'train.optim_g.lr': REMOVED}, "train.optim_g has no 'lr'"),
+    ({'train.optim_g.type': 'SGD'}, "'train.optim_g.type' is 'SGD'; BasicSR offers Adam"),
+    ({'train.optim_g.beta': [0.9, 0.99]}, "Unknown option 'train.optim_g.beta' of Adam; did you mean 'betas'"),
+    ({'train.optim_g': REMOVED}, "train has no 'optim_g'"),
+    ({'train.scheduler': REMOVED}, "train has no 'scheduler'"),
+    ({'train.scheduler.type': 'MultiStep'}, "scheduler.type.* 'MultiStep'"),
+    ({'train.scheduler.type': REMOVED}, "scheduler.* 'type'"),
+    ({'train.scheduler.milestone': [5]}, "'train.scheduler.milestone'.*did you mean 'milestones'"),
+    ({'train.accumulate': 0}, 'train.accumulate is 0'),
+    ({'train.amp': 'fp16'}, "train.amp is 'fp16'; allowed are bf16"),
+    # GAN
+    ({**GAN, 'network_d': REMOVED}, 'has train.gan_opt but no network_d; a GAN needs both'),
+    ({**GAN, 'train.gan_opt': REMOVED}, 'has network_d but no train.gan_opt'),
+    ({**GAN, 'train.optim_d': REMOVED}, 'train.gan_opt needs an optimizer for the discriminator'),
+    ({**GAN, 'train.optim_d.lr': REMOVED}, "train.optim_d has no 'lr'"),
+    ({**GAN, 'network_d.input_sise': 64}, "'network_d.input_sise' .*did you mean 'input_size'"),
+    ({**GAN, 'train.gan_opt.gan_type': 'best'}, "gan_type is 'best'"),
+    # val
+    ({'val.temperature': [0.9]}, "Unknown option 'val.temperature'; did you mean 'temperatures'"),
+    ({'val.temperatures': 0.9}, "'val.temperatures' is 0.9; it must be a list"),
+    ({'val.temperatures': [0.9, 'hot']}, "val.temperatures has 'hot'"),
+    ({'val.temperatures': [-0.1]}, 'val.temperatures has -0.1'),
+    ({'val.num_samples': 0}, 'val.num_samples is 0; it must be 1 or more'),
+    ({'val.num_samples': 2.5}, "'val.num_samples' is 2.5; it must be a whole number"),
+    ({'val.sheets': -1}, 'val.sheets is -1'),
+    ({'val.seed': 'random'}, "'val.seed' is 'random'"),
+    ({'val.save_img': 'yes'}, "'val.save_img' is 'yes'; it must be true or false"),
+    ({'val.val_freq': REMOVED}, "val has no 'val_freq'"),
+    ({'val.metrics.psnr.type': 'calculate_psrn'}, "'val.metrics.psnr.type' .*did you mean 'calculate_psnr'"),
+    ({'val.metrics.psnr.crop_boarder': 4}, "'val.metrics.psnr.crop_boarder' .*did you mean 'crop_border'"),
+    ({'val.metrics.psnr': 'calculate_psnr'}, "'val.metrics.psnr' is .*; it must be a block with a 'type'"),
+    ({'val.metrics': ['psnr']}, "'val.metrics' is .*; it must be a block"),
+    # datasets (their files: test_dataset_check.py)
+    ({'datasets.train.type': 'PairedDataset'}, "'datasets.train.type' .*did you mean 'PairedImageDataset'"),
+    ({'datasets.val.io_backend': 'disk'}, "'datasets.val.io_backend' is 'disk'; it must be a block"),
+]
+
+
+def _changes_as_text(changes):
+    return ', '.join(f'{key}={"-" if value is REMOVED else value}' for key, value in changes.items())[-60:]
+
+
+@pytest.mark.parametrize(('changes', 'message'), BAD, ids=[_changes_as_text(changes) for changes, _ in BAD])
+def test_bad_options(changes, message):
+    with pytest.raises(InputError, match=message) as caught:
+        check(changes)
+    assert '\n' not in str(caught.value)
+
+
+def test_number_as_text_is_found_everywhere():
+    for key, value in (('manual_seed', '1e3'), ('train.optim_g.betas', [0.9, '1E-2']), ('val.metrics.psnr.x', '-.5e+2')):
+        with pytest.raises(InputError, match=f"'{key}' is the text"):
+            check({key: value})
+    check({'name': 'run_1e-4', 'datasets.train.name': '1e'})  # no numbers
+
+
+def test_only_hcflow_models_are_held_to_our_keys():
+    change = {'train.my_option': 1}
+    with pytest.raises(InputError, match='my_option'):
+        check(change)
+    opt = check({**change, 'model_type': 'SRModel', 'train.nll_opt': REMOVED})
+    assert opt['train']['my_option'] == 1
+
+
+def test_val_may_be_left_out():
+    """Without `val` nothing is validated: BasicSR's loop asks for `val_freq` where there is a block."""
+    opt = check({'val': REMOVED})
+    assert opt.get('val') is None or 'val_freq' in opt['val']
+
+
+def test_change_options_helper():
+    assert change_options({'a': {'b': 1, 'c': 2}}, {'a.b': REMOVED, 'd.e': 3}) == {'a': {'c': 2}, 'd': {'e': 3}}

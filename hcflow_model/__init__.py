@@ -5,6 +5,8 @@ from .hcflow_loss import LatentLoss, NLLLoss, RelativisticGANLoss
 from .hcflow_metric import calculate_diversity, calculate_lpips, calculate_lr_psnr, calculate_nll
 from .hcflow_model import HCFlowModel
 from .hcflow_rescaling_model import HCFlowRescalingModel
+from .hr_only_dataset import HROnlyDataset
 
-__all__ = ['HCFlowModel', 'HCFlowRescalingModel', 'LatentLoss', 'NLLLoss', 'RelativisticGANLoss',
-           'calculate_diversity', 'calculate_lpips', 'calculate_lr_psnr', 'calculate_nll']
+__all__ = ['HCFlowModel', 'HCFlowRescalingModel', 'HROnlyDataset', 'LatentLoss', 'NLLLoss',
+           'RelativisticGANLoss', 'calculate_diversity', 'calculate_lpips', 'calculate_lr_psnr',
+           'calculate_nll']

@@ -19,10 +19,8 @@ def main(argv: list[str] | None = None) -> int:
             sys.stdout.write(versions())
         else:
             _run(args)
-    except InputError as error:
-        return _fail(str(error))
     except Exception as error:
-        message = data_error(error)
+        message = input_error(error)
         if message is None:
             raise
         return _fail(message)
@@ -114,14 +112,18 @@ def _basicsr_flags(args: argparse.Namespace) -> list[str]:
     return flags + (['--force_yml', *args.force_yml] if args.force_yml else [])
 
 
-def data_error(error: Exception) -> str | None:
-    """One line for an exception that BasicSR's datasets raised over the user's files, None for every other one."""
+def input_error(error: Exception) -> str | None:
+    """One line for an exception over the user's input, None for every other one, which is a bug and keeps its traceback.
+
+    BasicSR's datasets know no InputError, so whatever they raise counts as one.
+    """
     lines = str(error).strip().split('\n')
-    if 'DataLoader worker process' in lines[0]:
-        return f'A data loading worker failed: {lines[-1].strip()}'
-    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    if 'DataLoader worker process' in lines[0]:  # the text is a traceback whose last line says what happened
+        return f'Loading data failed: {lines[-1].strip().removeprefix("hcflow_arch.errors.InputError: ")}'
+    if isinstance(error, InputError):
+        return str(error)
     in_data = os.path.join('basicsr', 'data') + os.sep
-    if any(in_data in file for file in files):
+    if any(in_data in frame.filename for frame in traceback.extract_tb(error.__traceback__)):
         return f'Loading data failed: {type(error).__name__}: {error}'
     return None
 

@@ -196,8 +196,9 @@ class HCFlowModel(SRModel):
     def reduce_loss_dict(self, loss_dict):
         """Average over processes, as BasicSR does, but leave the values on the device: reading them would make a GPU
         wait in every iteration."""
+        loss_dict = {name: value.detach().float().mean() for name, value in loss_dict.items()}
         if self.opt['dist'] and loss_dict:
-            values = torch.stack([value.detach().float().mean() for value in loss_dict.values()])
+            values = torch.stack(list(loss_dict.values()))
             torch.distributed.all_reduce(values)
             loss_dict = dict(zip(loss_dict, values / self.opt['world_size'], strict=True))
         return OrderedDict(loss_dict)
@@ -244,6 +245,8 @@ class HCFlowModel(SRModel):
     def nondist_validation(self, dataloader, current_iter, tb_logger, save_img):
         if not hasattr(self, 'report'):
             self.report = Report(self.opt)
+        if self.is_train:  # BasicSR's loop counts on after the last iteration
+            current_iter = min(current_iter, int(self.opt['train']['total_iter']))
         validate(self, dataloader, current_iter, tb_logger, save_img)
         self.net_g.train(self.is_train)
 

@@ -195,7 +195,7 @@ def write_random_vgg(folder):
     return path
 
 
-REMOVED = object()
+REMOVED = ...  # a value that deepcopy keeps
 
 
 def demo_options(changes=None):
@@ -216,7 +216,7 @@ def change_options(opt, changes):
         for name in blocks:
             block = block.setdefault(name, {})
         if value is REMOVED:
-            del block[key]
+            block.pop(key, None)
         else:
             block[key] = value
     return opt

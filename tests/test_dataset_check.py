@@ -46,9 +46,10 @@ def test_good_datasets(folder, backend, changes):
 
 
 def test_bundled_data():
-    for block in ({'dataroot_gt': 'train_gt.lmdb', 'dataroot_lq': 'train_lq_x4.lmdb', 'phase': 'train', 'gt_size': 128,
-                   'io_backend': {'type': 'lmdb'}},
-                  {'dataroot_gt': 'val_gt', 'dataroot_lq': 'val_lq_x4', 'phase': 'val', 'io_backend': {'type': 'disk'}}):
+    for block in ({'dataroot_gt': 'train_gt.lmdb', 'dataroot_lq': 'train_lq_x4.lmdb', 'phase': 'train',
+                   'gt_size': 128, 'io_backend': {'type': 'lmdb'}},
+                  {'dataroot_gt': 'val_gt', 'dataroot_lq': 'val_lq_x4', 'phase': 'val',
+                   'io_backend': {'type': 'disk'}}):
         block.update({key: str(DATA / value) for key, value in block.items() if key.startswith('dataroot')})
         check_dataset('datasets.train', block, {'scale': 4})
 

@@ -31,7 +31,7 @@ GOOD = {
     'no val': {'val': REMOVED},
     'no seed': {'val.seed': None},
     'no metrics': {'val.metrics': None},
-    'one metric with better': {'val.metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 4, 'better': 'higher'}}},
+    'metric with better': {'val.metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 4, 'better': 'higher'}}},
     'whole numbers for numbers': {'train.ema_decay': 0, 'train.grad_clip_value': 5, 'val.temperatures': [0, 1, 0.5]},
     'clipping off': {'train.grad_clip_value': None, 'train.grad_clip_norm': None},
     'gan': GAN,
@@ -164,7 +164,7 @@ def test_bad_options(changes, message):
 
 
 def test_number_as_text_is_found_everywhere():
-    for key, value in (('manual_seed', '1e3'), ('train.optim_g.betas', [0.9, '1E-2']), ('val.metrics.psnr.x', '-.5e+2')):
+    for key, value in (('manual_seed', '1e3'), ('train.optim_g.betas', [0.9, '1E-2']), ('val.metrics.x', '-.5e+2')):
         with pytest.raises(InputError, match=f"'{key}' is the text"):
             check({key: value})
     check({'name': 'run_1e-4', 'datasets.train.name': '1e'})  # no numbers

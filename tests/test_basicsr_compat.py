@@ -1,0 +1,161 @@
+import subprocess
+import sys
+from collections import OrderedDict
+
+import pytest
+import torch
+import yaml
+from helpers import demo_options
+
+from hcflow_arch import InputError, basicsr_compat
+from hcflow_arch.basicsr_compat import check_force_yml, load_resume_state, read_option_file, safe_ordered_yaml
+
+STATE = {'epoch': 0, 'iter': 5, 'optimizers': [], 'schedulers': []}
+
+
+def test_import_of_basicsr_is_repaired_by_ours():
+    """In a fresh process, the package first: as every option file's plugin does."""
+    code = ('import hcflow_arch, basicsr.data.degradations as d, torch; '
+            'assert d.rgb_to_grayscale(torch.ones(3, 2, 2)).shape == (1, 2, 2)')
+    subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_repair_of_torchvision_leaves_a_module_that_is_there(monkeypatch):
+    name = 'torchvision.transforms.functional_tensor'
+    module = object()
+    monkeypatch.setitem(sys.modules, name, module)
+    basicsr_compat.repair_torchvision_import()
+    assert sys.modules[name] is module
+
+
+def test_repairs_of_the_pipelines(monkeypatch):
+    import basicsr.train
+    import basicsr.utils.options
+    monkeypatch.setattr(basicsr.train, 'load_resume_state', None)
+    monkeypatch.setattr(basicsr.utils.options, 'ordered_yaml', None)
+    basicsr_compat.repair_pipelines()
+    assert basicsr.train.load_resume_state is load_resume_state
+    assert basicsr.utils.options.ordered_yaml is safe_ordered_yaml
+
+
+# ---- option files ----
+
+def test_safe_yaml_keeps_numbers_and_order():
+    loader, _ = safe_ordered_yaml()
+    opt = yaml.load('z: !!float 1e-4\na: 1e-4\nm: {y: 1, b: ~, a: true}\nf: !!float 3\n', Loader=loader)
+    assert isinstance(opt, OrderedDict) and isinstance(opt['m'], OrderedDict)
+    assert list(opt) == ['z', 'a', 'm', 'f'] and list(opt['m']) == ['y', 'b', 'a']
+    assert opt['z'] == 1e-4 and opt['a'] == '1e-4' and opt['m'] == {'y': 1, 'b': None, 'a': True}
+    assert isinstance(opt['f'], float)
+
+
+def test_safe_yaml_reads_what_basicsrs_own_loader_reads():
+    import basicsr.utils.options as options
+    text = yaml.safe_dump(demo_options(), sort_keys=False)
+    own = yaml.load(text, Loader=yaml.Loader)
+    assert yaml.load(text, Loader=options.ordered_yaml()[0]) == own == yaml.load(text, Loader=safe_ordered_yaml()[0])
+
+
+@pytest.mark.parametrize('text', [
+    "!!python/object/apply:os.mkdir ['ran']", "a: !!python/object/apply:os.mkdir ['ran']",
+    'a: !!python/name:os.mkdir', "a: !!python/object/new:os.mkdir ['ran']", 'a: !!python/module:os',
+    'a: !!python/object:basicsr.utils.registry.Registry {}'])
+def test_nothing_in_an_option_file_is_run(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'a.yml').write_text(text)
+    with pytest.raises(InputError, match=r'a\.yml is not valid YAML: .*python') as caught:
+        read_option_file('a.yml')
+    assert not (tmp_path / 'ran').exists() and '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(('content', 'message'), [
+    (b'', 'holds no options'), (b'- a\n- b\n', 'holds no options'), (b'just text', 'holds no options'),
+    (b'a: [1, 2', 'is not valid YAML'), (b'a: b: c', 'is not valid YAML'), (b'\ta: 1', 'is not valid YAML'),
+    (b'\x89PNG\r\n\x1a\n\xff\xfe', 'cannot be read: it is not text'), (b'a: "\x00"', 'is not valid YAML')])
+def test_option_files_that_are_none(content, message, tmp_path):
+    (tmp_path / 'a.yml').write_bytes(content)
+    with pytest.raises(InputError, match=rf'Option file .*a\.yml {message}'):
+        read_option_file(str(tmp_path / 'a.yml'))
+
+
+def test_option_files_that_cannot_be_read(tmp_path):
+    for path in (tmp_path / 'none.yml', tmp_path):
+        with pytest.raises(InputError, match=rf'Option file {path} cannot be read: (No such file|Is a directory)'):
+            read_option_file(str(path))
+
+
+# ---- --force_yml ----
+
+OPT = {'name': 'a', 'train': {'ema_decay': 0, 'optim_g': {'lr': 1}}}
+
+
+@pytest.mark.parametrize('entry', [
+    'name=b', 'train:ema_decay=0.999', 'train:optim_g:lr=!!float 1e-4', 'train:optim_g:betas=[0.9, 0.99]', 'name=~',
+    ' name = b ', "train:milestones=[1, [2, '3']]"])
+def test_force_yml_takes_values(entry):
+    check_force_yml([entry], OPT)
+
+
+@pytest.mark.parametrize('entry', [
+    'name', '=b', 'name=a=b', 'no:key=1', 'name:key=1', 'train:optim_g:lr:x=1',
+    'x"]=1;import os;os.mkdir("ran");opt["x=1', 'train"]["x=1', "a']=1", 'name;x=1',
+    "name=[__import__('os').mkdir('ran')]", 'name=[open("ran", "w")]', 'name=[1, 2', 'name=[x for x in ()]',
+    'name=!!floatx', 'name=!!float'])
+def test_force_yml_takes_nothing_else(entry):
+    with pytest.raises(InputError, match='--force_yml') as caught:
+        check_force_yml([entry], OPT)
+    assert '\n' not in str(caught.value)
+
+
+# ---- resuming ----
+
+def resume(tmp_path, auto_resume=False, resume_state=None):
+    opt = {'auto_resume': auto_resume, 'network_g': {}, 'network_d': {},
+           'path': {'training_states': str(tmp_path / 'states'), 'models': str(tmp_path / 'models'),
+                    'resume_state': resume_state, 'param_key_g': 'params_ema'}}
+    return load_resume_state(opt), opt['path']
+
+
+def save_states(tmp_path, *iters):
+    (tmp_path / 'states').mkdir()
+    for number in iters:
+        torch.save({**STATE, 'iter': number}, tmp_path / 'states' / f'{number}.state')
+
+
+def test_named_state_is_loaded_without_a_gpu(tmp_path):
+    save_states(tmp_path, 5)
+    state, path = resume(tmp_path, resume_state=str(tmp_path / 'states' / '5.state'))
+    assert state == STATE
+    assert path['pretrain_network_g'] == str(tmp_path / 'models' / 'net_g_5.pth')
+    assert path['pretrain_network_d'] == str(tmp_path / 'models' / 'net_d_5.pth')
+    assert path['param_key_g'] == 'params'
+
+
+def test_auto_resume_takes_the_newest_state(tmp_path):
+    save_states(tmp_path, 5, 10, 9)  # 9 > 10 as text
+    (tmp_path / 'states' / 'mine.state').write_bytes(b'')
+    (tmp_path / 'states' / '11.state.part').write_bytes(b'')
+    (tmp_path / 'states' / '.12.state.part345').write_bytes(b'')
+    state, path = resume(tmp_path, auto_resume=True)
+    assert state['iter'] == 10 and path['resume_state'].endswith('10.state')
+
+
+def test_nothing_to_resume(tmp_path):
+    assert resume(tmp_path)[0] is None
+    assert resume(tmp_path, auto_resume=True)[0] is None
+    save_states(tmp_path)
+    assert resume(tmp_path, auto_resume=True)[0] is None
+
+
+@pytest.mark.parametrize(('content', 'message'), [
+    ({'params': {}}, 'is not a training state of BasicSR: iter, epoch, optimizers, schedulers is missing'),
+    ({**STATE, 'bad': yaml.Loader}, 'not a safe checkpoint'), ([1], 'holds a list')])
+def test_files_that_are_no_state(content, message, tmp_path):
+    torch.save(content, tmp_path / 'a.state')
+    with pytest.raises(InputError, match=message):
+        resume(tmp_path, resume_state=str(tmp_path / 'a.state'))
+
+
+def test_state_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match=r'none\.state does not exist'):
+        resume(tmp_path, resume_state=str(tmp_path / 'none.state'))

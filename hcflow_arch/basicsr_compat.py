@@ -10,6 +10,7 @@ import sys
 import types
 from ast import literal_eval
 from collections import OrderedDict
+from copy import deepcopy
 from pathlib import Path
 
 from .errors import InputError
@@ -73,32 +74,39 @@ def read_option_file(path: str) -> dict:
     return opt
 
 
-def check_force_yml(entries: list[str], opt: dict) -> None:
-    """Refuse what BasicSR's `--force_yml` (utils/options.py) would hand to `exec` and `eval` beyond plain values.
+def apply_force_yml(entries: list[str], opt: dict) -> dict:
+    """The options with `--force_yml` applied, after refusing what BasicSR (utils/options.py) would run as code.
+
+    BasicSR hands keys to `exec` and lists to `eval`; only plain names and literals may get there.
 
     Args:
         entries: 'key:key=value', as on the command line.
-        opt: The options as read from the file; the keys must lead to a block in it.
+        opt: The options as read from the file; the keys must lead to a block in it. Not changed.
 
     Raises:
-        InputError: Not of that form, or a list that is not made of literals.
+        InputError: Not of that form, or a value that is not plain.
     """
+    from basicsr.utils.options import _postprocess_yml_value
+    opt = deepcopy(opt)
     for entry in entries:
         match = re.fullmatch(r'\s*([\w-]+(?::[\w-]+)*)\s*=([^=]*)', entry)
         if not match:
             raise InputError(f"--force_yml takes 'key:key=value', such as train:ema_decay=0.999; got {entry!r}.")
-        *parents, _ = match.group(1).split(':')
+        *parents, key = match.group(1).split(':')
         block = opt
         for parent in parents:
             block = block.get(parent) if isinstance(block, dict) else None
             if not isinstance(block, dict):
                 raise InputError(f'--force_yml {entry!r}: the option file has no block {parent!r}.')
         value = match.group(2).strip()
-        if value.startswith('['):
-            try:
+        try:
+            if value.startswith('['):
                 literal_eval(value)
-            except (ValueError, SyntaxError) as error:
-                raise InputError(f'--force_yml {entry!r}: {value} is not a list of plain values.') from error
+            block[key] = _postprocess_yml_value(value)
+        except (ValueError, SyntaxError) as error:
+            raise InputError(f'--force_yml {entry!r}: {value} is not a plain value: a number, a word, or a list of '
+                             'literals.') from error
+    return opt
 
 
 def load_resume_state(opt: dict) -> dict | None:

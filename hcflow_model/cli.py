@@ -81,7 +81,7 @@ def _run(args: argparse.Namespace) -> None:
         _parser().print_help()
         return
     opt = basicsr_compat.read_option_file(args.opt)
-    basicsr_compat.check_force_yml(args.force_yml or [], opt)
+    opt = basicsr_compat.apply_force_yml(args.force_yml or [], opt)
     plugins = opt.get('plugins') or []
     if not isinstance(plugins, list) or not all(isinstance(module, str) for module in plugins):
         raise InputError(f'plugins is {plugins!r}; it must be a list of module names, such as [realesrgan.archs].')
@@ -113,7 +113,7 @@ def _basicsr_flags(args: argparse.Namespace) -> list[str]:
 
 
 def input_error(error: Exception) -> str | None:
-    """One line for an exception over the user's input, None for every other one, which is a bug and keeps its traceback.
+    """One line for an exception over the user's input; None for every other one, a bug that keeps its traceback.
 
     BasicSR's datasets know no InputError, so whatever they raise counts as one.
     """

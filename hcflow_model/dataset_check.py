@@ -18,6 +18,9 @@ def check_dataset(name: str, dataset: dict, opt: dict) -> None:
     Raises:
         InputError: A folder or LMDB that is missing or empty, pairs or patches that do not fit the scale.
     """
+    if not isinstance(dataset.get('io_backend') or {}, dict):
+        raise InputError(f"'{name}.io_backend' is {dataset['io_backend']!r}; it must be a block such as "
+                         '{type: disk}.')
     backend = (dataset.get('io_backend') or {}).get('type')
     if backend not in (None, 'disk', 'lmdb', 'memcached'):
         raise InputError(f"'{name}.io_backend.type' is {backend!r}; allowed are disk, lmdb and memcached.")

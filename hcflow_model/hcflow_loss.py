@@ -71,7 +71,10 @@ class RelativisticGANLoss(GANLoss):
 
     def generator_loss(self, real_pred: torch.Tensor, fake_pred: torch.Tensor) -> torch.Tensor:
         """Predictions of any equal shape; real_pred detached. Returns a scalar with loss_weight."""
-        return 0.5 * (self(real_pred - fake_pred.mean(), False) + self(fake_pred - real_pred.mean(), True))
+        # the discriminator's side with labels exchanged: BasicSR's hinge has no label on the generator's side
+        l_real = self(real_pred - fake_pred.mean(), False, is_disc=True)
+        l_fake = self(fake_pred - real_pred.mean(), True, is_disc=True)
+        return 0.5 * self.loss_weight * (l_real + l_fake)
 
     def discriminator_losses(self, real_pred: torch.Tensor, fake_pred: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Predictions of any equal shape. Returns the loss on real and on fake images, scalars without weight."""

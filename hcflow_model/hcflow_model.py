@@ -32,12 +32,17 @@ class HCFlowModel(SRModel):
     previous one left, then the discriminator: less memory than one sum, and slightly better results.
     """
 
+    task, other_model = 'sr', 'HCFlowRescalingModel'
     default_temperatures = (0, 0.9)
     default_train_temperature = 0.9
     has_likelihood = True
 
     def __init__(self, opt):
         check_metric_weights((opt.get('val') or {}).get('metrics'))
+        task = opt['network_g'].get('task', 'sr')
+        if task != self.task:
+            raise InputError(f'model_type {type(self).__name__} trains networks of task {self.task!r}, but '
+                             f'network_g.task is {task!r}; use {self.other_model} or change the task.')
         super().__init__(opt)
 
     def init_training_settings(self):

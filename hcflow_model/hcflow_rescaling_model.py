@@ -2,12 +2,12 @@
 import torch
 from basicsr.losses import build_loss
 from basicsr.utils import tensor2img
-from basicsr.utils.matlab_functions import imresize
 from basicsr.utils.registry import METRIC_REGISTRY, MODEL_REGISTRY
 
 from hcflow_arch import InputError
 from hcflow_arch.image_checks import check_image, fit_to_scale
 
+from .bicubic import bicubic_resize
 from .hcflow_model import HCFlowModel
 
 
@@ -21,8 +21,7 @@ def bicubic_guide(gt: torch.Tensor, scale: int) -> torch.Tensor:
 
     Rounded to 8 bits, because guides that come from files are.
     """
-    images = [imresize(image, 1 / scale) for image in gt.float().cpu()]
-    return round8(torch.stack(images).clamp(0, 1)).to(gt)
+    return round8(bicubic_resize(gt, scale, down=True).clamp(0, 1))
 
 
 @MODEL_REGISTRY.register()
@@ -34,6 +33,7 @@ class HCFlowRescalingModel(HCFlowModel):
     its loss. Needs HR images only: where a dataset gives no `lq`, the bicubic guide is made on the fly.
     """
 
+    task, other_model = 'rescaling', 'HCFlowModel'
     default_temperatures = (1.0, 0)
     default_train_temperature = 1.0
     has_likelihood = False

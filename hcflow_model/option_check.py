@@ -5,12 +5,15 @@ import re
 from collections.abc import Iterable
 
 import torch
+from basicsr.models import lr_scheduler
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
 from hcflow_arch import InputError
 
 from . import option_schema
 from .dataset_check import check_dataset
+
+GAN_TYPES = ('vanilla', 'lsgan', 'wgan', 'wgan_softplus', 'hinge')
 
 
 def check_structure(opt: dict, is_train: bool) -> None:
@@ -21,6 +24,16 @@ def check_structure(opt: dict, is_train: bool) -> None:
             raise InputError(f"The option file has no '{key}'{_did_you_mean(key, opt)}.")
         if key in blocks and not isinstance(opt[key], dict):
             raise InputError(f"'{key}' is {opt[key]!r}; it must be a block of options.")
+    for key in ('val', 'logger', 'dist_params'):
+        if opt.get(key) is not None and not isinstance(opt[key], dict):
+            raise InputError(f"'{key}' is {opt[key]!r}; it must be a block of options.")
+    if is_train and 'train' not in opt['datasets']:
+        raise InputError(f"datasets has no 'train'{_did_you_mean('train', opt['datasets'])}.")
+    if not is_train and opt.get('val') is None:
+        raise InputError("The option file has no 'val'; tests read there what to save and measure.")
+    if is_train and opt.get('val') is not None and 'val_freq' not in opt['val']:
+        raise InputError(f"val has no 'val_freq'{_did_you_mean('val_freq', opt['val'])}; "
+                         'give it, or leave val out to train without validation.')
     for phase, dataset in opt['datasets'].items():
         if not isinstance(dataset, dict):
             raise InputError(f"'datasets.{phase}' is {dataset!r}; it must be a block of options.")
@@ -39,16 +52,23 @@ def check_options(opt: dict) -> None:
     """Check parsed options: types, names, and for HCFlow models every key of `network_g`, `train` and `val`."""
     _check_number_texts(opt, '')
     _check_registered('model_type', opt['model_type'], MODEL_REGISTRY)
+    scale = opt.get('scale', 1)
+    if isinstance(scale, bool) or not isinstance(scale, int) or scale < 1:
+        raise InputError(f'scale is {scale!r}; it must be a whole number from 1.')
     for name in ('network_g', 'network_d'):
         if opt.get(name) is not None:
             _check_component(name, opt[name], ARCH_REGISTRY)
+    if opt['model_type'].startswith('HCFlow'):
+        _check_hcflow(opt)
     for phase, dataset in opt['datasets'].items():
         _check_registered(f'datasets.{phase}.type', dataset['type'], DATASET_REGISTRY)
         check_dataset(f'datasets.{phase}', dataset, opt)
-    for name, metric in ((opt.get('val') or {}).get('metrics') or {}).items():
+    metrics = (opt.get('val') or {}).get('metrics') or {}
+    if not isinstance(metrics, dict):
+        raise InputError(f"'val.metrics' is {metrics!r}; it must be a block such as "
+                         '{psnr: {type: calculate_psnr, …}}.')
+    for name, metric in metrics.items():
         _check_component(f'val.metrics.{name}', metric, METRIC_REGISTRY, extra=('better',))
-    if opt['model_type'].startswith('HCFlow'):
-        _check_hcflow(opt)
 
 
 def _check_hcflow(opt):
@@ -57,10 +77,10 @@ def _check_hcflow(opt):
     scale = opt['network_g'].get('scale', 4)
     if opt['network_g']['type'] == 'HCFlowNet' and opt['scale'] != scale:
         raise InputError(f'scale is {opt["scale"]!r}, network_g.scale is {scale!r}; they must be equal.')
-    val = opt.setdefault('val', {})
-    val.setdefault('save_img', False)
-    _check_block('val', val, option_schema.VAL)
-    _check_temperatures(val)
+    if opt.get('val') is not None:
+        opt['val'].setdefault('save_img', False)
+        _check_block('val', opt['val'], option_schema.VAL)
+        _check_temperatures(opt['val'])
     for name in ('train', 'val'):
         if (opt.get(name) or {}).get('amp') not in (None, 'bf16'):
             raise InputError(f'{name}.amp is {opt[name]["amp"]!r}; allowed are bf16 and ~. fp16 is not: exponents of '
@@ -77,6 +97,10 @@ def _check_hcflow(opt):
     for key in [key for key in option_schema.TRAIN if key.endswith('_opt')]:
         if train.get(key):
             _check_component(f'train.{key}', train[key], LOSS_REGISTRY)
+    _check_scheduler(train['scheduler'])
+    gan_type = (train.get('gan_opt') or {}).get('gan_type', 'vanilla')
+    if gan_type not in GAN_TYPES:
+        raise InputError(f"'train.gan_opt.gan_type' is {gan_type!r}; allowed are {', '.join(GAN_TYPES)}.")
     for key in ('optim_g', 'optim_d'):
         if train.get(key):
             _check_optimizer(f'train.{key}', train[key])
@@ -130,13 +154,28 @@ def _check_optimizer(name, block):
         raise InputError(f"'{name}.type' is {block.get('type')!r}; BasicSR offers Adam.")
     if 'lr' not in block:
         raise InputError(f"{name} has no 'lr'{_did_you_mean('lr', block)}.")
+    if isinstance(block['lr'], bool) or not isinstance(block['lr'], (int, float)) or block['lr'] <= 0:
+        raise InputError(f"'{name}.lr' is {block['lr']!r}; it must be a number above 0, such as !!float 2.5e-4.")
     for key in block:
         if key not in allowed:
             raise InputError(f"Unknown option '{name}.{key}' of Adam{_did_you_mean(key, allowed)}.")
 
 
+def _check_scheduler(block):
+    choices = {'MultiStepLR': lr_scheduler.MultiStepRestartLR, 'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
+               'CosineAnnealingRestartLR': lr_scheduler.CosineAnnealingRestartLR}
+    if block.get('type') not in choices:
+        raise InputError(f"'train.scheduler.type' is {block.get('type')!r}{_did_you_mean(block.get('type'), choices)}; "
+                         f'BasicSR offers {", ".join(choices)}.')
+    allowed = set(inspect.signature(choices[block['type']]).parameters) - {'optimizer'} | {'type'}
+    for key in block:
+        if key not in allowed:
+            raise InputError(f"Unknown option 'train.scheduler.{key}'{_did_you_mean(key, allowed)}.")
+
+
 def _check_registered(name: str, value: object, registry) -> None:
-    if not isinstance(value, str) or value not in registry:
+    # BasicSR registers some of its own names as NAME_basicsr and finds them as NAME
+    if not isinstance(value, str) or not (value in registry or f'{value}_basicsr' in registry):
         raise InputError(f"'{name}' is {value!r}, which is not registered in BasicSR"
                          f'{_did_you_mean(str(value), registry.keys())}. '
                          'If it comes from another package, name its module in `plugins:`.')

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from basicsr.utils.matlab_functions import imresize
+
+from .bicubic import bicubic_resize
 
 MAX_SAMPLES = 4
 MIN_WIDTH, MAX_WIDTH, MAX_HEIGHT = 256, 640, 1024  # of a picture on the sheet
@@ -44,7 +45,8 @@ def draw_sheet(case: dict, rows: dict[str, list[torch.Tensor]], captions: dict[s
     images = {label: [_to_rgb(sample) for sample in samples] for label, samples in rows.items() if samples}
     gt = None if case.get('gt') is None else _to_rgb(case['gt'])
     lq = _to_rgb(case['lq'])
-    bicubic = images.pop('bicubic', None) or [imresize(_to_rgb(case['lq_for_bicubic']), scale).clamp(0, 1)]
+    bicubic = images.pop('bicubic', None) or [
+        _to_rgb(bicubic_resize(case['lq_for_bicubic'].detach().float().cpu(), scale)).clamp(0, 1)]
     upsampled = lq.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
     everything = [upsampled, *bicubic, *([] if gt is None else [gt]), *(s for row in images.values() for s in row)]
     height, width = (min(image.shape[axis] for image in everything) for axis in (1, 2))

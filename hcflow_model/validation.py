@@ -5,12 +5,12 @@ from os import path as osp
 import numpy as np
 import torch
 from basicsr.utils import get_root_logger, imwrite, tensor2img
-from basicsr.utils.matlab_functions import imresize
 from basicsr.utils.registry import METRIC_REGISTRY
 from tqdm import tqdm
 
 from hcflow_arch import InputError
 
+from .bicubic import bicubic_resize
 from .hcflow_metric import calculate_nll
 from .sheets import draw_sheet
 
@@ -41,7 +41,8 @@ class Metrics:
         self.skipped = set()
 
     def __call__(self, values: dict, names: list[str]) -> dict[str, float]:
-        """Compute the named metrics. `values` holds 'img' and 'img2' un-rounded, in [0, 255]; absent ones are None."""
+        """Compute the named metrics of `values`: 'img' and 'img2', un-rounded, in [0, 255], and so on; absent ones are
+        None. A metric that compares with 'lq' sees 'img_of_lq', before it is cropped to the ground truth."""
         results = {}
         for name in names:
             kwargs = dict(self.opt[name])
@@ -51,10 +52,11 @@ class Metrics:
             if missing:
                 self._skip_once(name, missing)
                 continue
-            if not getattr(metric, 'takes_float', False):
-                kwargs.update({key: _to_uint8(values[key]) for key in wanted})
-            else:
-                kwargs.update({key: values[key] for key in wanted})
+            given = {key: values[key] for key in wanted}
+            if 'lq' in given and 'img' in given:
+                given['img'] = values['img_of_lq']
+            takes_float = getattr(metric, 'takes_float', False)
+            kwargs.update(given if takes_float else {key: _to_uint8(value) for key, value in given.items()})
             results[name] = float(metric(**kwargs))
         return results
 
@@ -78,11 +80,6 @@ class Metrics:
 
 def _to_uint8(value):
     return value.round().astype(np.uint8) if isinstance(value, np.ndarray) else value
-
-
-def bicubic_image(lq: torch.Tensor, scale: int) -> torch.Tensor:
-    """MATLAB-like bicubic upsampling of (1, 3, h, w) in [0, 1], clamped."""
-    return imresize(lq[0].float().cpu(), scale).clamp(0, 1)[None]
 
 
 def validate(model, dataloader, current_iter, tb_logger, save_img: bool) -> None:
@@ -139,7 +136,7 @@ def _validate_image(model, data, index, name, dataset_name, metrics, current_ite
         add('', {'nll': nll})
     rows = {}
     if val_opt.get('bicubic', False):
-        rows[BICUBIC] = [bicubic_image(case['lq_for_bicubic'], scale)]
+        rows[BICUBIC] = [bicubic_resize(case['lq_for_bicubic'].float(), scale).clamp(0, 1).cpu()]
     for temperature in val_opt.get('temperatures', model.default_temperatures):
         num_samples = 1 if temperature == 0 else val_opt.get('num_samples', 1)
         with torch.no_grad(), model.autocast('val'):  # at temperature 0 all samples are equal
@@ -147,10 +144,12 @@ def _validate_image(model, data, index, name, dataset_name, metrics, current_ite
                 net(lq, temperature=temperature, generator=generator).float().cpu() for _ in range(num_samples)]
 
     for label, samples in rows.items():
+        whole = images = [float_image(sample) for sample in samples]
         if gt is not None:  # sizes that are no multiple of the scale were reflected out
-            samples = rows[label] = [sample[:, :, :gt.shape[2], :gt.shape[3]] for sample in samples]
-        images = [float_image(sample) for sample in samples]
-        results = [metrics({**values, 'img': image}, metrics.per_sample()) for image in images]
+            images = [image[:gt.shape[2], :gt.shape[3]] for image in whole]
+            rows[label] = [sample[:, :, :gt.shape[2], :gt.shape[3]] for sample in samples]
+        results = [metrics({**values, 'img': image, 'img_of_lq': image_of_lq}, metrics.per_sample())
+                   for image, image_of_lq in zip(images, whole, strict=True)]
         if label == BICUBIC:
             add(label, {}, results)
             continue

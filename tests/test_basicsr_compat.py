@@ -8,7 +8,7 @@ import yaml
 from helpers import demo_options
 
 from hcflow_arch import InputError, basicsr_compat
-from hcflow_arch.basicsr_compat import check_force_yml, load_resume_state, read_option_file, safe_ordered_yaml
+from hcflow_arch.basicsr_compat import apply_force_yml, load_resume_state, read_option_file, safe_ordered_yaml
 
 STATE = {'epoch': 0, 'iter': 5, 'optimizers': [], 'schedulers': []}
 
@@ -93,7 +93,7 @@ OPT = {'name': 'a', 'train': {'ema_decay': 0, 'optim_g': {'lr': 1}}}
     'name=b', 'train:ema_decay=0.999', 'train:optim_g:lr=!!float 1e-4', 'train:optim_g:betas=[0.9, 0.99]', 'name=~',
     ' name = b ', "train:milestones=[1, [2, '3']]"])
 def test_force_yml_takes_values(entry):
-    check_force_yml([entry], OPT)
+    apply_force_yml([entry], OPT)
 
 
 @pytest.mark.parametrize('entry', [
@@ -103,7 +103,7 @@ def test_force_yml_takes_values(entry):
     'name=!!floatx', 'name=!!float'])
 def test_force_yml_takes_nothing_else(entry):
     with pytest.raises(InputError, match='--force_yml') as caught:
-        check_force_yml([entry], OPT)
+        apply_force_yml([entry], OPT)
     assert '\n' not in str(caught.value)
 
 

@@ -191,7 +191,7 @@ def test_originals_smaller_than_the_scale(size, tmp_path):
 def test_smallest_originals(size, tmp_path):
     model = make_model(tmp_path)
     model.validation(loader([{'gt': random_image(3, *size)}]), 1, None, save_img=False)
-    assert np.isfinite(model.metric_results['lq_psnr_y'])
+    assert model.metric_results['lq_psnr_y'] > 0  # infinite where both are equal
 
 
 # ---- what belongs to the other task ----

@@ -43,7 +43,7 @@ GOOD = {
                                                'dataroot_lq': demo_options()['datasets']['val']['dataroot_lq'],
                                                'io_backend': {'type': 'disk'}}},
     'a model of BasicSR': {'model_type': 'SRModel', 'network_g': {'type': 'MSRResNet', 'num_block': 1, 'num_feat': 4},
-                           'train': {'pixel_opt': PIXEL, 'anything': 1}, 'val': {'anything': 1}},
+                           'train': {'pixel_opt': PIXEL, 'anything': 1}, 'val': {'val_freq': 1, 'anything': 1}},
     "basicsr's suffixed names": {'model_type': 'SRModel',
                                  'network_g': {'type': 'SRVGGNetCompact', 'num_feat': 4, 'num_conv': 1}},
 }
@@ -120,7 +120,7 @@ BAD = [
     ({'train.optim_g': REMOVED}, "train has no 'optim_g'"),
     ({'train.scheduler': REMOVED}, "train has no 'scheduler'"),
     ({'train.scheduler.type': 'MultiStep'}, "scheduler.type.* 'MultiStep'"),
-    ({'train.scheduler.type': REMOVED}, "scheduler.* 'type'"),
+    ({'train.scheduler.type': REMOVED}, "scheduler.type' is None"),
     ({'train.scheduler.milestone': [5]}, "'train.scheduler.milestone'.*did you mean 'milestones'"),
     ({'train.accumulate': 0}, 'train.accumulate is 0'),
     ({'train.amp': 'fp16'}, "train.amp is 'fp16'; allowed are bf16"),
@@ -130,7 +130,7 @@ BAD = [
     ({**GAN, 'train.optim_d': REMOVED}, 'train.gan_opt needs an optimizer for the discriminator'),
     ({**GAN, 'train.optim_d.lr': REMOVED}, "train.optim_d has no 'lr'"),
     ({**GAN, 'network_d.input_sise': 64}, "'network_d.input_sise' .*did you mean 'input_size'"),
-    ({**GAN, 'train.gan_opt.gan_type': 'best'}, "gan_type is 'best'"),
+    ({**GAN, 'train.gan_opt.gan_type': 'best'}, "gan_type' is 'best'"),
     # val
     ({'val.temperature': [0.9]}, "Unknown option 'val.temperature'; did you mean 'temperatures'"),
     ({'val.temperatures': 0.9}, "'val.temperatures' is 0.9; it must be a list"),

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from basicsr.utils.matlab_functions import imresize
 
 from hcflow_model import sheets
+from hcflow_model.bicubic import bicubic_resize
 from hcflow_model.sheets import draw_sheet
 
 DATA = Path(__file__).parent / 'data'
@@ -60,7 +60,7 @@ def test_layout_of_real_images():
     lq, gt = load(DATA / 'val_lq_x4' / 'cat.png'), load(DATA / 'val_gt' / 'cat.png')
     noise = torch.randn(4, *gt.shape, generator=torch.Generator().manual_seed(0))
     samples = [(gt + 0.05 * n).clamp(0, 1) for n in noise]
-    bicubic = imresize(lq[0], 4)[None].clamp(0, 1)
+    bicubic = bicubic_resize(lq, 4).clamp(0, 1)
     rows = {'bicubic': [bicubic], 't0': samples[:1], 't0.9': samples[1:]}
     case = {'lq': lq, 'gt': gt, 'lq_for_bicubic': lq, 'images': {'lq': lq}}
     sheet = draw_sheet(case, rows, {'': 'nll 4.1', 't0': METRICS, 't0.9': METRICS}, 4)

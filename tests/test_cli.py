@@ -1,0 +1,282 @@
+"""The `basicsr` command in this process, up to BasicSR's pipelines; test_end_to_end.py runs the installed one."""
+import logging
+import os
+import sys
+from importlib import metadata
+from types import SimpleNamespace
+
+import basicsr.test
+import basicsr.train
+import pytest
+import torch
+import yaml
+from basicsr.utils.registry import ARCH_REGISTRY
+from helpers import REMOVED, SMALL, demo_options, small_net
+
+from hcflow_model import cli
+
+SMALL_NET = {f'network_g.{key}': value for key, value in SMALL.items()}
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Run `basicsr ARGUMENTS` in an empty folder. Returns exit code, output and error output."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', ['pytest'])
+    monkeypatch.setattr('basicsr.utils.logger.initialized_logger', {})  # else it writes to an older error output
+    monkeypatch.setattr(logging.getLogger('basicsr'), 'handlers', [])
+    monkeypatch.setattr(basicsr.train, 'parse_options', basicsr.utils.options.parse_options)
+    monkeypatch.setattr(basicsr.test, 'parse_options', basicsr.utils.options.parse_options)
+
+    def run(*argv):
+        code = cli.main(list(argv))
+        return (code, *capsys.readouterr())
+    return run
+
+
+@pytest.fixture
+def pipelines(monkeypatch):
+    """In place of BasicSR's pipelines: what they would have parsed, [(root path, options)]."""
+    seen = []
+    for module, is_train in ((basicsr.train, True), (basicsr.test, False)):
+        name = 'train_pipeline' if is_train else 'test_pipeline'
+        monkeypatch.setattr(module, name, lambda root, module=module, is_train=is_train: seen.append(
+            (root, module.parse_options(root, is_train=is_train)[0])))
+    return seen
+
+
+def write(changes=None, name='opt.yml', text=None):
+    with open(name, 'w') as file:
+        file.write(text if text is not None else yaml.safe_dump(demo_options({**SMALL_NET, **(changes or {})})))
+    return name
+
+
+def assert_one_line(result, message):
+    code, _, errors = result
+    assert code == 1
+    assert errors.startswith('basicsr: error: ') and errors.count('\n') == 1 and errors.endswith('\n')
+    assert message in errors
+
+
+# ---- help and versions ----
+
+def test_version(command):
+    code, output, errors = command('--version')
+    assert (code, errors) == (0, '')
+    lines = dict(line.split(' ') for line in output.splitlines())
+    assert lines == {name: metadata.version(name) for name in ('basicsr', 'torch', 'hcflow')}
+
+
+@pytest.mark.parametrize(('argv', 'words'), [
+    (['--help'], ['train', 'test', '--version']), ([], ['train', 'test', '--version']),
+    (['train', '--help'], ['-opt FILE', '--launcher', '--auto_resume', '--debug', '--force_yml']),
+    (['test', '--help'], ['-opt FILE', 'Test a trained network'])])
+def test_help(argv, words, command, capsys):
+    try:
+        code = command(*argv)[:2]
+    except SystemExit as stop:
+        code = (stop.code, capsys.readouterr().out)
+    assert code[0] == 0 and all(word in code[1] for word in words)
+
+
+@pytest.mark.parametrize('argv', [['train'], ['trian', '-opt', 'a'], ['train', '-opt', 'a', '--launcher', 'x']])
+def test_wrong_usage(argv, command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command(*argv)
+    assert stop.value.code == 2 and 'usage: basicsr' in capsys.readouterr().err
+
+
+# ---- bad input ----
+
+@pytest.mark.parametrize('name', ['train', 'test'])
+def test_option_file_that_is_not_there(name, command):
+    assert_one_line(command(name, '-opt', 'none.yml'), 'none.yml cannot be read: No such file')
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root reads every file')
+def test_option_file_without_permission(command):
+    os.chmod(write(), 0)
+    assert_one_line(command('train', '-opt', 'opt.yml'), 'Permission denied')
+
+
+@pytest.mark.parametrize(('text', 'message'), [
+    ('', 'holds no options'), ('# nothing\n', 'holds no options'), ('[1, 2]', 'holds no options'),
+    ('a: [1', 'not valid YAML'), ('name: x\n', "has no 'model_type'"),
+    ("a: !!python/object/apply:os.mkdir ['ran']", 'not valid YAML')])
+def test_bad_option_files(text, message, command):
+    write(text=text)
+    assert_one_line(command('train', '-opt', 'opt.yml'), message)
+    assert os.listdir() == ['opt.yml']  # nothing was run or made
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    ({'train.optim_g.lr': '1e-4'}, "'train.optim_g.lr' is the text '1e-4'"),
+    ({'network_g.num_flow_stepz': 1}, "did you mean 'num_flow_steps'"),
+    ({'datasets.train.dataroot_gt': 'none.lmdb'}, 'none.lmdb does not exist'),
+    ({'datasets.train.gt_size': 50}, 'multiple of the scale 4'),
+    ({'model_type': 'NoModel'}, "'model_type' is 'NoModel'"),
+    ({'plugins': ['no_such_module_of_anyone']}, "plugins: 'no_such_module_of_anyone' cannot be imported"),
+    ({'plugins': 'realesrgan'}, "plugins is 'realesrgan'; it must be a list"),
+    ({'plugins': [1]}, 'plugins is [1]'),
+])
+def test_bad_options(changes, message, command):
+    write(changes)
+    assert_one_line(command('train', '-opt', 'opt.yml'), message)
+    assert os.listdir() == ['opt.yml']
+
+
+@pytest.mark.parametrize(('entry', 'message'), [
+    ('x"]=1;import os;os.mkdir("ran");opt["x', '--force_yml takes'),
+    ('x]=1;import os', '--force_yml'),
+    ("name=[__import__('os').mkdir('ran')]", 'is not a plain value'),
+    ('nothing:x=1', "no block 'nothing'"),
+    ('train:total_itre=5', "Unknown option 'train.total_itre'"),
+    ('train:optim_g:lr=1e-4', "'train.optim_g.lr' is the text '1e-4'"),
+    ('train:ema_decay=!!float x', '--force_yml'),
+    (f'num_gpu={torch.cuda.device_count() + 1}', 'but this machine has'),
+    ('datasets=1', "'datasets' is 1; it must be a block"),
+    ('network_g=~', "has no 'network_g'"),
+])
+def test_bad_force_yml(entry, message, command, pipelines):
+    write()
+    code, _, errors = command('train', '-opt', 'opt.yml', '--force_yml', entry)
+    assert code == 1 and errors.startswith('basicsr: error: ') and message in errors
+    assert os.listdir() == ['opt.yml'] and not pipelines
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    ({'path.pretrain_network_g': 'none.pth'}, 'none.pth does not exist'),
+    ({'path.pretrain_network_g': 'other.pth'}, 'does not fit HCFlowNet'),
+    ({'network_g.task': 'denoising'}, "network_g.task is 'denoising'"),
+    ({'path.resume_state': 'other.pth'}, 'other.pth is not a training state'),
+])
+def test_errors_within_the_pipelines(changes, message, command):
+    torch.save(small_net(num_feat=8).state_dict(), 'other.pth')
+    write(changes)
+    code, _, errors = command('train', '-opt', 'opt.yml')
+    last = errors.splitlines()[-1]  # BasicSR's log comes before
+    assert code == 1 and last.startswith('basicsr: error: ') and message in last
+    assert 'Traceback' not in errors
+
+
+def test_bugs_keep_their_traceback(command, monkeypatch):
+    def bug(root):
+        raise KeyError('bug')
+
+    monkeypatch.setattr(basicsr.train, 'train_pipeline', bug)
+    write()
+    with pytest.raises(KeyError, match='bug'):
+        command('train', '-opt', 'opt.yml')
+
+
+def test_messages_of_several_lines_become_one(command, monkeypatch):
+    from hcflow_arch import InputError
+
+    def fail(root):
+        raise InputError('one\n  two')
+
+    monkeypatch.setattr(basicsr.train, 'train_pipeline', fail)
+    write()
+    assert_one_line(command('train', '-opt', 'opt.yml'), 'error: one two')
+
+
+def test_errors_of_data_are_told_apart(tmp_path):
+    from basicsr.data.data_util import paired_paths_from_folder
+    for name, files in (('gt', ['a.png', 'b.png']), ('lq', ['a.png'])):
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).touch()
+
+    def caught(function):
+        try:
+            function()
+        except Exception as error:
+            return cli.input_error(error)
+
+    message = caught(lambda: paired_paths_from_folder([tmp_path / 'lq', tmp_path / 'gt'], ['lq', 'gt'], '{}'))
+    assert message.startswith('Loading data failed: AssertionError: lq and gt datasets have different number')
+
+    def fail_in_worker():
+        raise ValueError('Caught ValueError in DataLoader worker process 0.\nOriginal Traceback:\n  ...\n'
+                         'ValueError: Scale mismatches.\n')
+
+    assert caught(fail_in_worker) == 'Loading data failed: ValueError: Scale mismatches.'
+    assert caught(lambda: {}['bug']) is None
+
+
+# ---- what is handed to BasicSR ----
+
+def test_options_and_flags_reach_the_pipeline(command, pipelines, tmp_path):
+    write({'name': 'mine', 'val.num_samples': 3})
+    code, _, errors = command('train', '-opt', 'opt.yml', '--auto_resume', '--debug', '--force_yml',
+                              'train:ema_decay=0.5', 'train:optim_g:betas=[0.5, 0.9]', 'manual_seed=7')
+    assert (code, errors) == (0, '')
+    (root, opt), = pipelines
+    assert root == str(tmp_path) and opt['path']['experiments_root'] == f'{tmp_path}/experiments/debug_mine'
+    assert opt['train']['ema_decay'] == 0.5 and opt['train']['optim_g']['betas'] == [0.5, 0.9]
+    assert (opt['manual_seed'], opt['auto_resume'], opt['is_train'], opt['dist']) == (7, True, True, False)
+    assert opt['val']['num_samples'] == 3 and opt['option_file'] == 'opt.yml'
+
+
+def test_the_test_pipeline(command, pipelines, tmp_path):
+    write({'train': REMOVED, 'logger': REMOVED, 'datasets.train': REMOVED})
+    assert command('test', '-opt', 'opt.yml')[0] == 0
+    (_, opt), = pipelines
+    assert not opt['is_train'] and opt['path']['results_root'] == f'{tmp_path}/results/demo_HCFlow_x4'
+
+
+# ---- plugins ----
+
+PLUGIN = """
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import nn
+
+
+@ARCH_REGISTRY.register()
+class NetOfAPlugin(nn.Conv2d):
+    def __init__(self, num_feat=3):
+        super().__init__(3, num_feat, 3)
+"""
+
+
+def test_plugins_of_an_option_file(command, pipelines, tmp_path, monkeypatch):
+    (tmp_path / 'plugin_of_a_test').mkdir()
+    (tmp_path / 'plugin_of_a_test' / 'archs.py').write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    changes = {'network_g': {'type': 'NetOfAPlugin'}, 'model_type': 'SRModel'}
+    write(changes)
+    assert_one_line(command('train', '-opt', 'opt.yml'), "'NetOfAPlugin', which is not registered in BasicSR")
+    try:
+        write({**changes, 'plugins': ['plugin_of_a_test.archs']})
+        assert command('train', '-opt', 'opt.yml')[0] == 0
+        (_, opt), = pipelines
+        assert opt['network_g']['type'] == 'NetOfAPlugin' and 'NetOfAPlugin' in ARCH_REGISTRY
+    finally:
+        ARCH_REGISTRY._obj_map.pop('NetOfAPlugin', None)
+
+
+def test_plugin_that_raises(command, tmp_path, monkeypatch):
+    (tmp_path / 'broken_plugin_of_a_test.py').write_text('import no_such_module_of_anyone\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    write({'plugins': ['broken_plugin_of_a_test']})
+    assert_one_line(command('train', '-opt', 'opt.yml'), "No module named 'no_such_module_of_anyone'")
+
+
+def test_installed_plugins(command, pipelines, monkeypatch):
+    def broken():
+        raise RuntimeError('too old')
+
+    loaded = []
+    plugins = [SimpleNamespace(name='broken', load=broken), SimpleNamespace(name='good', load=lambda: loaded.append(1))]
+    monkeypatch.setattr(cli, '_plugins', lambda: plugins)
+    write()
+    code, _, errors = command('train', '-opt', 'opt.yml')
+    assert code == 0 and loaded == [1] and len(pipelines) == 1
+    assert errors.count('\n') == 1 and "plugin broken cannot be imported and is left out: RuntimeError('too" in errors
+
+
+def test_this_package_is_an_installed_plugin():
+    plugins = {plugin.name: plugin.value for plugin in cli._plugins()}
+    assert plugins['hcflow'] == 'hcflow_model'
+    scripts = {script.name: script.value for script in metadata.entry_points(group='console_scripts')}
+    assert scripts['basicsr'] == 'hcflow_model.cli:main'

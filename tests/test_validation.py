@@ -1,0 +1,327 @@
+"""Validation of small models on images of a few pixels: what is drawn, saved, measured and kept."""
+import csv
+import json
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from basicsr.metrics import calculate_psnr, calculate_ssim
+from basicsr.utils.matlab_functions import imresize
+from helpers import L1, NLL_OPT, SMALL, loader, model_options, perturb, random_image
+
+from hcflow_arch import InputError
+from hcflow_model import HCFlowModel, calculate_diversity, calculate_nll
+from hcflow_model.validation import temperature_label
+
+PSNR = {'type': 'calculate_psnr', 'crop_border': 2, 'test_y_channel': False}
+SSIM = {'type': 'calculate_ssim', 'crop_border': 0, 'test_y_channel': True}
+
+
+def pair(seed=0, gt_size=(16, 20), lq_size=(4, 5)):
+    """A picture of 8-bit values, as files give them."""
+    gt, lq = random_image(3, *gt_size, seed=seed), random_image(3, *lq_size, seed=seed + 100)
+    return {'gt': (gt * 255).round() / 255, 'lq': (lq * 255).round() / 255}
+
+
+def make_model(tmp_path, is_train=True, network=None, ema_decay=0, **val):
+    opt = model_options(tmp_path, {**SMALL, **(network or {})}, NLL_OPT, ema_decay=ema_decay)
+    opt.update(is_train=is_train, val={'save_img': False, 'sheets': 0, 'seed': 0, **val})
+    opt['path']['results_root'] = str(tmp_path / 'results')
+    opt['datasets'] = {'val': {'name': 'set'}}
+    model = HCFlowModel(opt)
+    perturb(model.net_g, 0.05)
+    return model
+
+
+def validate(model, images=None, current_iter=5, save_img=False, tb_logger=None, name='set'):
+    model.validation(loader(images or [pair()], name), current_iter, tb_logger, save_img)
+
+
+def saved(tmp_path):
+    folder = tmp_path / 'visualization'
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob('*.png'))
+
+
+def rows_of(model):
+    return {(row['image'], row['temperature'], row['metric']): row for row in model.report.rows}
+
+
+@pytest.fixture
+def log():
+    """Messages of BasicSR's logger, [(level, text)]."""
+    class Handler(logging.Handler):
+        def emit(self, record):
+            lines.append((record.levelname, record.getMessage()))
+
+    lines, logger, handler = [], logging.getLogger('basicsr'), Handler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel('INFO')
+    yield lines
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+# ---- samples and files ----
+
+def test_files_of_training(tmp_path):
+    model = make_model(tmp_path, temperatures=[0, 0.9], num_samples=2)
+    validate(model, [pair(), pair(1)], current_iter=7, save_img=True)
+    labels = ('t0.9_1', 't0.9_2', 't0_1')
+    assert saved(tmp_path) == [f'image{i}/image{i}_{label}_7.png' for i in (0, 1) for label in labels]
+    with torch.no_grad():
+        sr = model.net_g.eval()(pair()['lq'][None], temperature=0)[0]
+    image = cv2.imread(str(tmp_path / 'visualization' / 'image0' / 'image0_t0_1_7.png'))[..., ::-1]
+    assert np.abs(image / 255 - sr.permute(1, 2, 0).numpy()).max() < 0.51 / 255
+
+
+@pytest.mark.parametrize(('suffix', 'end'), [(None, ''), ('mine', '_mine')])
+def test_files_of_a_test(suffix, end, tmp_path):
+    model = make_model(tmp_path, is_train=False, temperatures=[1.0], suffix=suffix)
+    validate(model, current_iter='test', save_img=True, name='Set5')
+    assert saved(tmp_path) == [f'Set5/image0_t1_1{end}.png']
+
+
+def test_no_files_unless_asked(tmp_path):
+    validate(make_model(tmp_path))
+    assert saved(tmp_path) == []
+
+
+@pytest.mark.parametrize(('temperature', 'label'), [(0, 't0'), (0., 't0'), (0.9, 't0.9'), (1., 't1'), (0.85, 't0.85')])
+def test_temperature_label(temperature, label):
+    assert temperature_label(temperature) == label
+
+
+def test_samples_differ_except_at_temperature_0(tmp_path):
+    model = make_model(tmp_path, temperatures=[0, 0.9], num_samples=3, metrics={'psnr': PSNR})
+    validate(model, save_img=True)
+    files = saved(tmp_path)
+    assert len(files) == 4
+    images = [cv2.imread(str(tmp_path / 'visualization' / file)) for file in files]
+    assert len({image.tobytes() for image in images}) == 4
+    rows = rows_of(model)
+    assert rows['image0', 't0', 'psnr']['num_samples'] == 1 and rows['image0', 't0.9', 'psnr']['num_samples'] == 3
+
+
+def test_equal_images_get_different_noise(tmp_path):
+    model = make_model(tmp_path, temperatures=[0.9], num_samples=2)
+    validate(model, [pair(), pair()], save_img=True)
+    images = {cv2.imread(str(tmp_path / 'visualization' / file)).tobytes() for file in saved(tmp_path)}
+    assert len(images) == 4
+
+
+def test_seed_makes_noise_reproducible(tmp_path):
+    model = make_model(tmp_path, temperatures=[0.9], num_samples=2, metrics={'psnr': PSNR})
+
+    def results(seed):
+        model.opt['val']['seed'] = seed
+        validate(model, [pair(), pair(1)])
+        return dict(model.metric_results)
+
+    first = results(1)
+    torch.manual_seed(99)
+    assert results(1) == first
+    assert results(2) != first
+    assert results(None) != results(None)
+
+
+def test_default_temperatures(tmp_path):
+    model = make_model(tmp_path, metrics={'psnr': PSNR})
+    validate(model)
+    assert list(model.metric_results) == ['nll', 'psnr_t0', 'psnr_t0.9']
+
+
+def test_ema_is_what_is_validated(tmp_path):
+    model = make_model(tmp_path, ema_decay=0.9, temperatures=[0], metrics={'psnr': PSNR})
+    perturb(model.net_g_ema, 0.05, seed=3)
+    validate(model)
+    with_ema = model.metric_results['psnr_t0']
+    model.net_g.load_state_dict(model.net_g_ema.state_dict())
+    del model.net_g_ema
+    validate(model)
+    assert model.metric_results['psnr_t0'] == pytest.approx(with_ema)
+
+
+def test_training_goes_on_in_training_mode(tmp_path):
+    model = make_model(tmp_path)
+    before = {name: value.clone() for name, value in model.net_g.state_dict().items()}
+    validate(model)
+    assert model.net_g.training and all(module.training for module in model.net_g.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.net_g.state_dict().items())
+
+
+# ---- metrics ----
+
+def test_metrics_are_basicsrs_on_the_saved_pictures(tmp_path):
+    model = make_model(tmp_path, temperatures=[0, 0.9], num_samples=2, bicubic=True,
+                       metrics={'psnr': PSNR, 'ssim': SSIM})
+    validate(model, save_img=True)
+    rows, case = rows_of(model), pair()
+    gt, lq = ((case[key] * 255).round().permute(1, 2, 0).numpy().astype(np.uint8)[..., ::-1] for key in ('gt', 'lq'))
+    folder = tmp_path / 'visualization' / 'image0'
+    for label, count in (('t0', 1), ('t0.9', 2)):
+        images = [cv2.imread(str(folder / f'image0_{label}_{i + 1}_5.png')) for i in range(count)]
+        for name, metric, kwargs in (('psnr', calculate_psnr, {'crop_border': 2}),
+                                     ('ssim', calculate_ssim, {'crop_border': 0, 'test_y_channel': True})):
+            wanted = [metric(image, gt, **kwargs) for image in images]
+            row = rows['image0', label, name]
+            assert row['mean'] == pytest.approx(np.mean(wanted))
+            assert row['std'] == pytest.approx(np.std(wanted, ddof=1) if count > 1 else 0)
+            assert model.metric_results[f'{name}_{label}'] == pytest.approx(np.mean(wanted))
+    bicubic = (imresize(lq / 255., 4).clip(0, 1) * 255).round().astype(np.uint8)
+    assert rows['image0', 'bicubic', 'psnr']['mean'] == pytest.approx(calculate_psnr(bicubic, gt, 2), abs=0.02)
+    assert not any('bicubic' in name for name in model.metric_results)
+    nll = calculate_nll(gt, lq, model.net_g, seed=0)
+    assert rows['image0', '', 'nll']['mean'] == pytest.approx(nll, rel=1e-5)
+
+
+def test_float_metrics_get_what_was_not_rounded(tmp_path, monkeypatch):
+    model = make_model(tmp_path, temperatures=[0, 0.9], num_samples=3, metrics={
+        'diversity': {'type': 'calculate_diversity'}, 'lr_psnr': {'type': 'calculate_lr_psnr'}})
+    validate(model)
+    generator = torch.Generator().manual_seed(0)
+    model.net_g.eval()
+    with torch.no_grad():
+        samples = [model.net_g(pair()['lq'][None], temperature=0.9, generator=generator)[0] for _ in range(3)]
+    wanted = calculate_diversity([sample.permute(1, 2, 0).numpy().astype(np.float64) * 255 for sample in samples])
+    assert model.metric_results['diversity_t0.9'] == pytest.approx(wanted, rel=1e-5)
+    assert 'diversity_t0' not in model.metric_results
+    assert set(model.metric_results) == {'nll', 'diversity_t0.9', 'lr_psnr_t0', 'lr_psnr_t0.9'}
+
+
+def test_diversity_of_one_sample_is_left_out(tmp_path, log):
+    model = make_model(tmp_path, temperatures=[0.9], metrics={'diversity': {'type': 'calculate_diversity'}})
+    validate(model, [pair(), pair(1)])
+    assert list(model.metric_results) == ['nll']
+    warnings = [text for level, text in log if level == 'WARNING']
+    assert warnings == ['Metric diversity needs two or more samples, which is not there; it is left out.']
+
+
+def test_images_without_ground_truth(tmp_path, log):
+    metrics = {'psnr': PSNR, 'ssim': SSIM, 'lr_psnr': {'type': 'calculate_lr_psnr'}}
+    model = make_model(tmp_path, is_train=False, temperatures=[0, 0.9], metrics=metrics)
+    validate(model, [{'lq': pair(i)['lq']} for i in range(3)], save_img=True)
+    assert {row['metric'] for row in model.report.rows} == {'lr_psnr'}
+    warnings = [text for level, text in log if level == 'WARNING']
+    assert len(warnings) == 2 and all('needs ground truth' in text for text in warnings)  # of psnr and ssim, once
+    assert len(saved(tmp_path)) == 6
+
+
+def test_no_metrics_at_all(tmp_path):
+    model = make_model(tmp_path)
+    validate(model)
+    assert list(model.metric_results) == ['nll']
+    model = make_model(tmp_path, is_train=False)
+    validate(model, [{'lq': pair()['lq']}])
+    assert model.report.rows == []
+
+
+@pytest.mark.parametrize('gt_size', [(18, 23), (13, 17)])
+def test_sizes_that_are_no_multiple_of_the_scale(gt_size, tmp_path):
+    model = make_model(tmp_path, temperatures=[0], metrics={'psnr': PSNR}, bicubic=True)
+    validate(model, [pair(gt_size=gt_size)])
+    assert np.isfinite(model.metric_results['psnr_t0']) and np.isfinite(model.metric_results['nll'])
+
+
+def test_sizes_that_do_not_belong_together(tmp_path):
+    with pytest.raises(InputError, match='Dataset set, image image0: gt is 40x40 and lq 4x5; at scale 4'):
+        validate(make_model(tmp_path), [pair(gt_size=(40, 40))])
+
+
+def test_lpips_of_images_that_are_too_small(tmp_path, monkeypatch):
+    monkeypatch.setattr('hcflow_model.perceptual.check_lpips_available', lambda *args: None)
+    model = make_model(tmp_path, metrics={'lpips': {'type': 'calculate_lpips'}})
+    with pytest.raises(InputError, match='image image0: LPIPS .* needs images of at least 31x31'):
+        validate(model)
+
+
+# ---- log, best values, several sets ----
+
+class TensorBoard:
+    def __init__(self):
+        self.scalars = {}
+
+    def add_scalar(self, name, value, step):
+        self.scalars[name, step] = value
+
+
+def test_best_values(tmp_path, log):
+    model = make_model(tmp_path, temperatures=[0], metrics={'psnr': PSNR, 'worst': {**PSNR, 'better': 'lower'}})
+    board, seen = TensorBoard(), {}
+    for current_iter in (1, 2, 3):
+        perturb(model.net_g, 0.05, seed=current_iter)
+        validate(model, current_iter=current_iter, tb_logger=board)
+        seen[current_iter] = dict(model.metric_results)
+        for name, value in seen[current_iter].items():
+            assert board.scalars[f'metrics/set/{name}', current_iter] == value
+    best = model.best_metric_results['set']
+    for name, choose in (('psnr_t0', max), ('worst_t0', min), ('nll', min)):
+        values = {current_iter: results[name] for current_iter, results in seen.items()}
+        assert best[name]['val'] == choose(values.values()) and values[best[name]['iter']] == best[name]['val']
+    text = [line for _, line in log if line.startswith('Validation set')][-1]
+    value, best = seen[3]['psnr_t0'], best['psnr_t0']
+    assert f'# psnr_t0: {value:.4f}\tBest: {best["val"]:.4f} @ {best["iter"]} iter' in text
+
+
+def test_two_sets_are_kept_apart(tmp_path):
+    model = make_model(tmp_path, temperatures=[0], metrics={'psnr': PSNR})
+    for name, seed in (('a', 0), ('b', 5)):
+        validate(model, [pair(seed)], name=name)
+    assert set(model.best_metric_results) == {'a', 'b'}
+    assert model.best_metric_results['a']['psnr_t0'] != model.best_metric_results['b']['psnr_t0']
+    assert {row['dataset'] for row in model.report.rows} == {'a', 'b'}
+
+
+# ---- what a test leaves behind ----
+
+def test_report_of_a_test(tmp_path, log):
+    model = make_model(tmp_path, is_train=False, temperatures=[0, 0.9], num_samples=2, bicubic=True,
+                       metrics={'psnr': PSNR}, sheets=1)
+    validate(model, [pair(), pair(1)])
+    with open(tmp_path / 'results' / 'metrics.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    content = json.loads((tmp_path / 'results' / 'metrics.json').read_text())
+    assert {(row['image'], row['temperature'], row['metric']) for row in rows} == {
+        (image, *what) for image in ('image0', 'image1')
+        for what in (('', 'nll'), ('bicubic', 'psnr'), ('0', 'psnr'), ('0.9', 'psnr'))}
+    for label, results in content['averages']['set'].items():
+        for metric, value in results.items():
+            means = [float(row['mean']) for row in rows
+                     if (row['temperature'], row['metric']) == (label.replace('all', ''), metric)]
+            assert len(means) == 2 and value == pytest.approx(np.mean(means))
+    table = [text for _, text in log if text.startswith('Results of')][-1]
+    assert 'bicubic' in table and 'nll' in table
+    assert saved(tmp_path) == ['set/image0_sheet.png']  # of the first image alone
+
+
+def test_last_validation_of_training_reports(tmp_path):
+    model = make_model(tmp_path, temperatures=[0], metrics={'psnr': PSNR}, sheets=1)
+    (tmp_path / 'models').mkdir()
+    validate(model)
+    assert not (tmp_path / 'results').exists() and saved(tmp_path) == []
+    model.save(-1, -1)
+    validate(model)
+    content = json.loads((tmp_path / 'results' / 'metrics.json').read_text())
+    assert content['checkpoint'] == str(Path(tmp_path, 'models', 'net_g_latest.pth'))
+    assert len(content['checkpoint_sha256']) == 64
+    assert saved(tmp_path) == ['image0/image0_sheet_5.png']
+
+
+def test_progress_bar(tmp_path, capsys):
+    model = make_model(tmp_path, pbar=True)
+    validate(model)
+    bar = capsys.readouterr().err
+    assert 'set image0' in bar and '1/1' in bar
+    model.opt['val']['pbar'] = False
+    validate(model)
+    assert 'image0' not in capsys.readouterr().err
+
+
+def test_nll_is_reported_where_it_is_not_trained(tmp_path):
+    opt = model_options(tmp_path, SMALL, {'pixel_opt': L1})
+    model = HCFlowModel(opt)
+    validate(model)
+    assert np.isfinite(model.metric_results['nll'])

@@ -14,7 +14,7 @@ from .couplings import AffineCoupling, ShiftCoupling
 from .errors import InputError
 from .feature_net import RegisteredFeatureNet, RRDBFeatureNet
 from .flow_layers import ActNorm2d, FlowSequential, FlowStep
-from .image_checks import check_image, check_latents, fit_to_scale
+from .image_checks import check_image, check_latents, check_temperature, fit_to_scale
 from .squeeze_layers import HaarSqueeze, SpaceToDepth
 from .starts import apply_start, fit_start
 from .subnets import FCN, DenseBlock
@@ -113,6 +113,7 @@ class HCFlowNet(nn.Module):
         self.scale, self.task = scale, task
         self.quant_bins = _default(quant_bins, 64 if scale <= 4 else 256)
         self.temperature = _default(temperature, 1. if rescaling else 0.)
+        check_temperature('network_g.temperature', self.temperature)
         _check_counts(quant_bins=self.quant_bins, num_flow_steps=num_flow_steps, num_cond_steps=num_cond_steps,
                       hidden_channels=hidden_channels, num_subnet_grow_ch=num_subnet_grow_ch, num_feat=num_feat,
                       num_grow_ch=num_grow_ch)
@@ -261,9 +262,7 @@ class HCFlowNet(nn.Module):
     def draw_latents(self, lq: torch.Tensor, temperature: float = 1.0,
                      generator: torch.Generator | None = None) -> list[torch.Tensor]:
         """Latents temperature * N(0, I) for an LR image (N, 3, h, w), finest level first, coarsest drawn first."""
-        if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not 0 <= temperature < 100:
-            raise InputError(f'temperature is {temperature!r}; it must be a number from 0 (no noise); '
-                             'usual values are 0 to 1.')
+        check_temperature('temperature', temperature)
         shapes = self.latent_shapes(lq)
         if temperature == 0:
             return [lq.new_zeros(shape) for shape in shapes]

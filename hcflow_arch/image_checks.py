@@ -38,6 +38,12 @@ def check_latents(latents: Sequence[torch.Tensor], shapes: Sequence[tuple[int, .
         raise InputError(f'latents have shapes {got}; this LR image needs {list(shapes)}, finest level first.')
 
 
+def check_temperature(name: str, temperature: float) -> None:
+    """Refuse what is not a number from 0 to 100; usual temperatures are 0 to 1."""
+    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not 0 <= temperature < 100:
+        raise InputError(f'{name} is {temperature!r}; it must be a number from 0 (no noise); usual values are 0 to 1.')
+
+
 def fit_to_scale(gt: torch.Tensor, scale: int, lq: torch.Tensor | None = None) -> torch.Tensor:
     """Crop or reflect out an HR image at the bottom and right to a multiple of the scale, or to that of `lq`.
 

@@ -9,6 +9,7 @@ from basicsr.models import lr_scheduler
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
 from hcflow_arch import InputError
+from hcflow_arch.image_checks import check_temperature
 
 from . import option_schema
 from .dataset_check import check_dataset
@@ -75,6 +76,8 @@ def _check_hcflow(opt):
     if 'scale' not in opt:
         raise InputError("The option file has no 'scale'; set it to that of network_g.")
     scale = opt['network_g'].get('scale', 4)
+    if opt['network_g'].get('temperature') is not None:
+        check_temperature('network_g.temperature', opt['network_g']['temperature'])
     if opt['network_g']['type'] == 'HCFlowNet' and opt['scale'] != scale:
         raise InputError(f'scale is {opt["scale"]!r}, network_g.scale is {scale!r}; they must be equal.')
     if opt.get('val') is not None:
@@ -113,8 +116,7 @@ def _check_hcflow(opt):
 
 def _check_temperatures(val):
     for temperature in val.get('temperatures') or []:
-        if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not 0 <= temperature < 100:
-            raise InputError(f'val.temperatures has {temperature!r}; temperatures are numbers from 0, such as 0.9.')
+        check_temperature('val.temperatures: value', temperature)
     for key, smallest in (('num_samples', 1), ('sheets', 0)):
         if val.get(key) is not None and val[key] < smallest:
             raise InputError(f'val.{key} is {val[key]}; it must be {smallest} or more.')

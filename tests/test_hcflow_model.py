@@ -18,39 +18,9 @@ VGG_D = {'type': 'HCFlowVGGDiscriminator', 'num_feat': 2, 'input_size': 32}
 NET_D = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 2}  # takes every size that is a multiple of 8
 
 
-def make_model(tmp_path, losses, network_d=None, network=SMALL, path=None, **train):
-    opt = model_options(tmp_path, network, copy.deepcopy(losses), **train)
-    if network_d:
-        opt['network_d'] = dict(network_d)
-    opt['path'].update(path or {})
-    for folder in ('models', 'training_states'):
-        (tmp_path / folder).mkdir(exist_ok=True)
-    torch.manual_seed(1)
-    return HCFlowModel(opt)
-
-
-def train(model, iters, size=16, first=1):
-    """Train iterations `first` to `iters`, each with its own batch. Returns their logs."""
-    logs = []
-    for current_iter in range(first, iters + 1):
-        model.update_learning_rate(current_iter)
-        model.feed_data(training_batch(size, seed=10 * current_iter))
-        model.optimize_parameters(current_iter)
-        logs.append(dict(model.get_current_log()))
-    return logs
-
-
 def names_of(log):
     """Names of the losses in a log, without the terms that one is made of."""
     return [name for name in log if not name.startswith('l_g_nll_')]
-
-
-def weights_of(net):
-    return {name: value.clone() for name, value in net.state_dict().items()}
-
-
-def equal(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.fixture(scope='module')
@@ -339,65 +309,6 @@ def test_lpips_weights_are_looked_for_before_training(tmp_path, monkeypatch):
     opt['val']['metrics'] = {'lpips': {'type': 'calculate_lpips'}}
     with pytest.raises(InputError, match='LPIPS needs a file'):
         HCFlowModel(opt)
-
-
-# ---- saving and resuming ----
-
-def test_resumed_training_equals_training_without_a_break(tmp_path):
-    losses = {**NLL_OPT, 'pixel_opt': L1, **gan_opts()}
-    model = make_model(tmp_path, losses, NET_D, ema_decay=0.9)
-    model.best_metric_results = {'set': {'psnr_t0': {'better': 'higher', 'val': 27.5, 'iter': 2},
-                                         'nll': {'better': 'lower', 'val': float('inf'), 'iter': -1}}}
-    train(model, 2)
-    model.save(epoch=1, current_iter=2)
-    saved = [weights_of(net) for net in (model.net_g, model.net_g_ema, model.net_d)]
-    wanted = train(model, 4, first=3)  # draws noise: the random states count
-    wanted_draws = (random.random(), np.random.rand(), torch.rand(()).item())
-
-    opt = model_options(tmp_path, SMALL, losses, ema_decay=0.9)
-    opt.update(network_d=dict(NET_D), auto_resume=True)
-    opt['path']['resume_state'] = None
-    state = basicsr_compat.load_resume_state(opt)
-    torch.manual_seed(5)  # another process has another state
-    resumed = HCFlowModel(opt)
-    resumed.resume_training(state)
-    assert (state['epoch'], state['iter']) == (1, 2)
-    for net, weights in zip((resumed.net_g, resumed.net_g_ema, resumed.net_d), saved, strict=True):
-        assert equal(weights_of(net), weights)
-    assert resumed.best_metric_results == model.best_metric_results
-    assert len(resumed.optimizers) == 2 and all(optimizer.state for optimizer in resumed.optimizers)
-    assert train(resumed, 4, first=3) == wanted
-    assert (random.random(), np.random.rand(), torch.rand(()).item()) == wanted_draws
-    for name in ('net_g', 'net_g_ema', 'net_d'):
-        assert equal(weights_of(getattr(resumed, name)), weights_of(getattr(model, name)))
-
-
-def test_files_of_a_save(tmp_path):
-    model = make_model(tmp_path, {**NLL_OPT, **gan_opts()}, NET_D, ema_decay=0.9)
-    train(model, 1)
-    model.save(0, 1)
-    model.save(-1, -1)
-    files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob('*.*'))
-    assert files == ['models/net_d_1.pth', 'models/net_d_latest.pth', 'models/net_g_1.pth', 'models/net_g_latest.pth',
-                     'training_states/1.state']
-    content = torch.load(tmp_path / 'models' / 'net_g_latest.pth', weights_only=True)
-    assert list(content) == ['params', 'params_ema']
-    assert equal(content['params'], weights_of(model.net_g))
-    assert equal(content['params_ema'], weights_of(model.net_g_ema))
-    assert all(value.device.type == 'cpu' for value in content['params'].values())
-
-
-def test_resume_of_a_state_without_random_states(tmp_path):
-    """BasicSR's own states have none."""
-    model = make_model(tmp_path, NLL_OPT)
-    train(model, 1)
-    model.save(0, 1)
-    state = torch.load(tmp_path / 'training_states' / '1.state', weights_only=True)
-    for key in ('random_states', 'best_metric_results'):
-        del state[key]
-    resumed = make_model(tmp_path, NLL_OPT)
-    resumed.resume_training(state)
-    assert resumed.best_metric_results == {} and resumed.optimizer_g.state
 
 
 # ---- batches and BasicSR's own model ----

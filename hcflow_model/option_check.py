@@ -95,6 +95,8 @@ def _check_hcflow(opt):
     for key in ('optim_g', 'scheduler', 'total_iter'):
         if key not in train:
             raise InputError(f"train has no '{key}'{_did_you_mean(key, train)}.")
+    if train.get('temperature') is not None:
+        check_temperature('train.temperature', train['temperature'])
     if train.get('accumulate') is not None and train['accumulate'] < 1:
         raise InputError(f'train.accumulate is {train["accumulate"]}; it must be 1 or more.')
     for key in [key for key in option_schema.TRAIN if key.endswith('_opt')]:
@@ -116,7 +118,7 @@ def _check_hcflow(opt):
 
 def _check_temperatures(val):
     for temperature in val.get('temperatures') or []:
-        check_temperature('val.temperatures: value', temperature)
+        check_temperature('a value of val.temperatures', temperature)
     for key, smallest in (('num_samples', 1), ('sheets', 0)):
         if val.get(key) is not None and val[key] < smallest:
             raise InputError(f'val.{key} is {val[key]}; it must be {smallest} or more.')

@@ -10,6 +10,7 @@ import yaml
 
 from hcflow_arch import HCFlowNet, load_official_state_dict
 from hcflow_arch.flow_layers import ActNorm2d
+from hcflow_model import HCFlowModel
 
 DATA = Path(__file__).parent / 'data'
 GOLDEN = DATA / 'golden'
@@ -160,6 +161,37 @@ def training_batch(size=16, scale=4, num=2, seed=0):
     """A batch of pairs as BasicSR's loader gives them."""
     return {'gt': random_image(num, 3, size, size, seed=seed),
             'lq': random_image(num, 3, size // scale, size // scale, seed=seed + 1)}
+
+
+def training_model(tmp_path, losses, network_d=None, network=SMALL, path=None, **train):
+    """An HCFlowModel with a small network, always of the same starting weights. `train`: options of that block."""
+    opt = model_options(tmp_path, network, copy.deepcopy(losses), **train)
+    if network_d:
+        opt['network_d'] = dict(network_d)
+    opt['path'].update(path or {})
+    for folder in ('models', 'training_states'):
+        (tmp_path / folder).mkdir(exist_ok=True)
+    torch.manual_seed(1)
+    return HCFlowModel(opt)
+
+
+def train(model, iters, size=16, first=1):
+    """Train iterations `first` to `iters`, each with its own batch. Returns their logs."""
+    logs = []
+    for current_iter in range(first, iters + 1):
+        model.update_learning_rate(current_iter)
+        model.feed_data(training_batch(size, seed=10 * current_iter))
+        model.optimize_parameters(current_iter)
+        logs.append(dict(model.get_current_log()))
+    return logs
+
+
+def weights_of(net):
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 class Images(torch.utils.data.Dataset):

@@ -6,14 +6,28 @@ import random
 import numpy as np
 import pytest
 import torch
-from helpers import NLL_OPT, SMALL, golden_net, load_golden, model_options, small_net
+from helpers import (
+    L1,
+    NLL_OPT,
+    SMALL,
+    equal,
+    gan_opts,
+    golden_net,
+    load_golden,
+    model_options,
+    small_net,
+    train,
+    training_model,
+    weights_of,
+)
 
-from hcflow_arch import HCFlowNet, InputError
+from hcflow_arch import HCFlowNet, InputError, basicsr_compat
 from hcflow_arch.safe_load import load_file
 from hcflow_model import HCFlowModel, checkpoints
 
 GOLDEN_SIZE = {'num_flow_steps': 2, 'num_cond_steps': 2, 'hidden_channels': 12, 'num_feat': 8, 'num_block': [1, 1],
                'num_grow_ch': 4}
+NET_D = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 2}
 
 
 class Exploit:
@@ -228,6 +242,65 @@ def test_own_checkpoints_keep_whether_actnorm_has_started(tmp_path):
         net = HCFlowNet(**SMALL)
         net.load_state_dict(state_dict, strict=True)
         assert key == 'params' and net.is_initialized() == started
+
+
+# ---- saving and resuming ----
+
+def test_resumed_training_equals_training_without_a_break(tmp_path):
+    losses = {**NLL_OPT, 'pixel_opt': L1, **gan_opts()}
+    model = training_model(tmp_path, losses, NET_D, ema_decay=0.9)
+    model.best_metric_results = {'set': {'psnr_t0': {'better': 'higher', 'val': 27.5, 'iter': 2},
+                                         'nll': {'better': 'lower', 'val': float('inf'), 'iter': -1}}}
+    train(model, 2)
+    model.save(epoch=1, current_iter=2)
+    saved = [weights_of(net) for net in (model.net_g, model.net_g_ema, model.net_d)]
+    wanted = train(model, 4, first=3)  # draws noise: the random states count
+    wanted_draws = (random.random(), np.random.rand(), torch.rand(()).item())
+
+    opt = model_options(tmp_path, SMALL, losses, ema_decay=0.9)
+    opt.update(network_d=dict(NET_D), auto_resume=True)
+    opt['path']['resume_state'] = None
+    state = basicsr_compat.load_resume_state(opt)
+    torch.manual_seed(5)  # another process has another state
+    resumed = HCFlowModel(opt)
+    resumed.resume_training(state)
+    assert (state['epoch'], state['iter']) == (1, 2)
+    for net, weights in zip((resumed.net_g, resumed.net_g_ema, resumed.net_d), saved, strict=True):
+        assert equal(weights_of(net), weights)
+    assert resumed.best_metric_results == model.best_metric_results
+    assert len(resumed.optimizers) == 2 and all(optimizer.state for optimizer in resumed.optimizers)
+    assert train(resumed, 4, first=3) == wanted
+    assert (random.random(), np.random.rand(), torch.rand(()).item()) == wanted_draws
+    for name in ('net_g', 'net_g_ema', 'net_d'):
+        assert equal(weights_of(getattr(resumed, name)), weights_of(getattr(model, name)))
+
+
+def test_files_of_a_save(tmp_path):
+    model = training_model(tmp_path, {**NLL_OPT, **gan_opts()}, NET_D, ema_decay=0.9)
+    train(model, 1)
+    model.save(0, 1)
+    model.save(-1, -1)
+    files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob('*.*'))
+    assert files == ['models/net_d_1.pth', 'models/net_d_latest.pth', 'models/net_g_1.pth', 'models/net_g_latest.pth',
+                     'training_states/1.state']
+    content = torch.load(tmp_path / 'models' / 'net_g_latest.pth', weights_only=True)
+    assert list(content) == ['params', 'params_ema']
+    assert equal(content['params'], weights_of(model.net_g))
+    assert equal(content['params_ema'], weights_of(model.net_g_ema))
+    assert all(value.device.type == 'cpu' for value in content['params'].values())
+
+
+def test_resume_of_a_state_without_random_states(tmp_path):
+    """BasicSR's own states have none."""
+    model = training_model(tmp_path, NLL_OPT)
+    train(model, 1)
+    model.save(0, 1)
+    state = torch.load(tmp_path / 'training_states' / '1.state', weights_only=True)
+    for key in ('random_states', 'best_metric_results'):
+        del state[key]
+    resumed = training_model(tmp_path, NLL_OPT)
+    resumed.resume_training(state)
+    assert resumed.best_metric_results == {} and resumed.optimizer_g.state
 
 
 # ---- random states ----

@@ -1,15 +1,26 @@
-"""HCFlowModel in training: which steps, in which order, from which start, and after a resume."""
-import copy
+"""HCFlowModel in training: which steps, in which order, and from which start."""
 import json
-import random
 import urllib.error
 
 import numpy as np
 import pytest
 import torch
-from helpers import L1, NLL_OPT, SMALL, gan_opts, model_options, perturb, training_batch, write_random_vgg
+from helpers import (
+    L1,
+    NLL_OPT,
+    SMALL,
+    equal,
+    gan_opts,
+    model_options,
+    perturb,
+    train,
+    training_batch,
+    training_model,
+    weights_of,
+    write_random_vgg,
+)
 
-from hcflow_arch import InputError, basicsr_compat
+from hcflow_arch import InputError
 from hcflow_model import HCFlowModel
 
 PERCEPTUAL_OPT = {'perceptual_opt': {'type': 'PerceptualLoss', 'layer_weights': {'conv1_2': 1}, 'vgg_type': 'vgg19',
@@ -39,7 +50,7 @@ D_LOG = ['l_d_real', 'l_d_fake', 'out_d_real', 'out_d_fake']
 @pytest.mark.parametrize('names', [('nll',), ('pix',), ('nll', 'pix'), ('gan',), ('nll', 'pix', 'gan')])
 def test_blocks_decide_the_losses(names, tmp_path):
     losses = {key: block for name in names for key, block in LOSSES[name].items()}
-    log, = train(make_model(tmp_path, losses, NET_D if 'gan' in names else None), 1)
+    log, = train(training_model(tmp_path, losses, NET_D if 'gan' in names else None), 1)
     assert names_of(log) == [f'l_g_{name}' for name in names] + (D_LOG if 'gan' in names else [])
     assert all(np.isfinite(value) for value in log.values())
 
@@ -47,7 +58,7 @@ def test_blocks_decide_the_losses(names, tmp_path):
 def test_every_loss_has_its_own_step_in_order(tmp_path, vgg_folder, monkeypatch):
     monkeypatch.chdir(vgg_folder)
     losses = {**gan_opts(), **PERCEPTUAL_OPT, 'pixel_opt': L1, **NLL_OPT}  # their order in the file means nothing
-    model = make_model(tmp_path, losses, NET_D, temperature=0.7)
+    model = training_model(tmp_path, losses, NET_D, temperature=0.7)
     events = []
 
     def record(target, name, event):
@@ -78,7 +89,7 @@ def test_every_loss_has_its_own_step_in_order(tmp_path, vgg_folder, monkeypatch)
 
 
 def test_later_losses_see_the_weights_of_earlier_steps(tmp_path):
-    model = make_model(tmp_path, {**NLL_OPT, 'pixel_opt': L1}, lr=1e-2)
+    model = training_model(tmp_path, {**NLL_OPT, 'pixel_opt': L1}, lr=1e-2)
     seen = []
     for criterion in (model.cri_nll, model.cri_pixel):
         criterion.register_forward_hook(lambda *_: seen.append(weights_of(model.net_g)))
@@ -88,17 +99,17 @@ def test_later_losses_see_the_weights_of_earlier_steps(tmp_path):
 
 def test_no_loss_at_all(tmp_path):
     with pytest.raises(InputError, match='no loss for the generator.*nll_opt, pixel_opt, perceptual_opt, gan_opt'):
-        make_model(tmp_path, {})
+        training_model(tmp_path, {})
 
 
 def test_gan_without_discriminator(tmp_path):
     with pytest.raises(InputError, match='gan_opt needs a discriminator: give network_d'):
-        make_model(tmp_path, gan_opts())
+        training_model(tmp_path, gan_opts())
 
 
 def test_basicsr_arch_as_feature_net(tmp_path):
     feature_net = {'type': 'RRDBNet', 'num_out_ch': 6, 'num_feat': 4, 'num_block': 1, 'num_grow_ch': 4, 'scale': 1}
-    model = make_model(tmp_path, NLL_OPT, network={**SMALL, 'feature_net': feature_net})
+    model = training_model(tmp_path, NLL_OPT, network={**SMALL, 'feature_net': feature_net})
     start = weights_of(model.net_g)
     log, = train(model, 1)
     changed = {name for name, value in model.net_g.state_dict().items() if not torch.equal(value, start[name])}
@@ -112,7 +123,7 @@ def test_basicsr_arch_as_feature_net(tmp_path):
 # ---- gradients ----
 
 def test_gradients_are_clipped_by_value_then_by_norm(tmp_path, monkeypatch):
-    model = make_model(tmp_path, NLL_OPT, grad_clip_value=0.5, grad_clip_norm=2.)
+    model = training_model(tmp_path, NLL_OPT, grad_clip_value=0.5, grad_clip_norm=2.)
     parameters = model.optimizer_g.param_groups[0]['params']
     seen = {}
 
@@ -142,7 +153,7 @@ def test_gradients_are_clipped_by_value_then_by_norm(tmp_path, monkeypatch):
 
 
 def test_generator_leaves_no_gradients_in_the_discriminator(tmp_path, monkeypatch):
-    model = make_model(tmp_path, gan_opts(), NET_D)
+    model = training_model(tmp_path, gan_opts(), NET_D)
     update, seen = model.adversary.update, []
     monkeypatch.setattr(model.adversary, 'update', lambda fake, real: (
         seen.extend((p.grad, p.requires_grad) for p in model.net_d.parameters()), update(fake, real))[1])
@@ -153,13 +164,13 @@ def test_generator_leaves_no_gradients_in_the_discriminator(tmp_path, monkeypatc
 
 
 def test_constants_are_not_optimized(tmp_path):
-    model = make_model(tmp_path, {'pixel_opt': L1})
+    model = training_model(tmp_path, {'pixel_opt': L1})
     optimized = {id(p) for group in model.optimizer_g.param_groups for p in group['params']}
     assert optimized == {id(p) for p in model.net_g.parameters() if p.requires_grad}
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path):
-    whole, parts = (make_model(tmp_path, {'pixel_opt': L1}, lr=1e-2, **more) for more in ({}, {'accumulate': 2}))
+    whole, parts = (training_model(tmp_path, {'pixel_opt': L1}, lr=1e-2, **more) for more in ({}, {'accumulate': 2}))
     for model in (whole, parts):
         perturb(model.net_g, 0.02)
     logs = [train(model, 2) for model in (whole, parts)]
@@ -172,7 +183,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path):
 # ---- EMA ----
 
 def test_ema_starts_from_the_started_weights(tmp_path):
-    model = make_model(tmp_path, NLL_OPT, ema_decay=0.9, lr=1e-2)
+    model = training_model(tmp_path, NLL_OPT, ema_decay=0.9, lr=1e-2)
     random_start = weights_of(model.net_g)
     assert not model.net_g_ema.is_initialized()
     started = {}
@@ -194,7 +205,7 @@ def test_ema_starts_from_the_started_weights(tmp_path):
 
 
 def test_ema_copies_buffers(tmp_path):
-    model = make_model(tmp_path, NLL_OPT, ema_decay=0.9)
+    model = training_model(tmp_path, NLL_OPT, ema_decay=0.9)
     train(model, 1)
     buffers = dict(model.net_g.named_buffers())
     assert buffers and model.net_g_ema.is_initialized()
@@ -203,11 +214,11 @@ def test_ema_copies_buffers(tmp_path):
 
 
 def test_ema_of_loaded_weights_is_not_restarted(tmp_path):
-    first = make_model(tmp_path, NLL_OPT, ema_decay=0.9, lr=1e-2)
+    first = training_model(tmp_path, NLL_OPT, ema_decay=0.9, lr=1e-2)
     train(first, 2)
     first.save(0, 2)
     path = {'pretrain_network_g': str(tmp_path / 'models' / 'net_g_2.pth')}
-    model = make_model(tmp_path, NLL_OPT, ema_decay=0.9, path=path)
+    model = training_model(tmp_path, NLL_OPT, ema_decay=0.9, path=path)
     assert equal(weights_of(model.net_g), weights_of(first.net_g))
     ema = weights_of(model.net_g_ema)
     assert equal(ema, weights_of(first.net_g_ema)) and not equal(ema, weights_of(first.net_g))
@@ -220,7 +231,7 @@ def test_ema_of_loaded_weights_is_not_restarted(tmp_path):
 # ---- discriminator ----
 
 def test_discriminator_trains_alone_first(tmp_path):
-    model = make_model(tmp_path, {**NLL_OPT, **gan_opts()}, NET_D, net_d_init_iters=2, ema_decay=0.9)
+    model = training_model(tmp_path, {**NLL_OPT, **gan_opts()}, NET_D, net_d_init_iters=2, ema_decay=0.9)
     g, d = weights_of(model.net_g), weights_of(model.net_d)
     for current_iter in (1, 2):
         log, = train(model, current_iter, first=current_iter)
@@ -235,7 +246,7 @@ def test_discriminator_trains_alone_first(tmp_path):
 
 
 def test_generator_is_updated_every_net_d_iters(tmp_path):
-    model = make_model(tmp_path, {**NLL_OPT, **gan_opts()}, NET_D, net_d_iters=2)
+    model = training_model(tmp_path, {**NLL_OPT, **gan_opts()}, NET_D, net_d_iters=2)
     logs = train(model, 4)
     assert ['l_g_nll' in log for log in logs] == [False, True, False, True]
     assert all('l_d_real' in log for log in logs)
@@ -247,7 +258,7 @@ GAN_TYPES = ['vanilla', 'lsgan', 'wgan', 'wgan_softplus', 'hinge']
 @pytest.mark.parametrize('gan_type', GAN_TYPES)
 @pytest.mark.parametrize('loss', ['GANLoss', 'RelativisticGANLoss'])
 def test_gan_types_train_both_networks(loss, gan_type, tmp_path):
-    model = make_model(tmp_path, {'pixel_opt': L1, **gan_opts(gan_type, loss)}, VGG_D)
+    model = training_model(tmp_path, {'pixel_opt': L1, **gan_opts(gan_type, loss)}, VGG_D)
     d = weights_of(model.net_d)
     log, = train(model, 1, size=32)
     assert all(np.isfinite(value) for value in log.values())
@@ -265,7 +276,7 @@ def test_gan_types_train_both_networks(loss, gan_type, tmp_path):
     ({'type': 'VGGStyleDiscriminator', 'num_in_ch': 3, 'num_feat': 2}, 128),
     ({'type': 'HCFlowVGGDiscriminator', 'num_feat': 2}, 160)])
 def test_discriminators_train(network_d, size, tmp_path):
-    model = make_model(tmp_path, gan_opts(), network_d)
+    model = training_model(tmp_path, gan_opts(), network_d)
     d = weights_of(model.net_d)
     log, = train(model, 1, size=size)
     assert list(log) == ['l_g_gan', *D_LOG] and all(np.isfinite(value) for value in log.values())
@@ -291,13 +302,13 @@ def test_vgg_weights_that_cannot_be_had(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr('torchvision.models._api.load_state_dict_from_url', no_download)
     with pytest.raises(InputError, match=r'no network.*experiments/pretrained_models/vgg19-dcbb9e9d\.pth'):
-        make_model(tmp_path, PERCEPTUAL_OPT)
+        training_model(tmp_path, PERCEPTUAL_OPT)
 
 
 @pytest.mark.parametrize('change', [{'layer_weights': {'conv9_1': 1}}, {'vgg_type': 'vgg20'}, {'layer_weights': 1}])
 def test_perceptual_options_that_do_not_exist(change, tmp_path):
     with pytest.raises(InputError, match=next(iter(change))):
-        make_model(tmp_path, {'perceptual_opt': {**PERCEPTUAL_OPT['perceptual_opt'], **change}})
+        training_model(tmp_path, {'perceptual_opt': {**PERCEPTUAL_OPT['perceptual_opt'], **change}})
 
 
 def test_lpips_weights_are_looked_for_before_training(tmp_path, monkeypatch):
@@ -314,7 +325,7 @@ def test_lpips_weights_are_looked_for_before_training(tmp_path, monkeypatch):
 # ---- batches and BasicSR's own model ----
 
 def test_batches_without_ground_truth_forget_the_one_before(tmp_path):
-    model = make_model(tmp_path, NLL_OPT)
+    model = training_model(tmp_path, NLL_OPT)
     batch = training_batch()
     model.feed_data(batch)
     model.feed_data({'lq': batch['lq']})

@@ -134,8 +134,8 @@ BAD = [
     # val
     ({'val.temperature': [0.9]}, "Unknown option 'val.temperature'; did you mean 'temperatures'"),
     ({'val.temperatures': 0.9}, "'val.temperatures' is 0.9; it must be a list"),
-    ({'val.temperatures': [0.9, 'hot']}, "val.temperatures has 'hot'"),
-    ({'val.temperatures': [-0.1]}, 'val.temperatures has -0.1'),
+    ({'val.temperatures': [0.9, 'hot']}, "of val.temperatures is 'hot'"),
+    ({'val.temperatures': [-0.1]}, 'of val.temperatures is -0.1'),
     ({'val.num_samples': 0}, 'val.num_samples is 0; it must be 1 or more'),
     ({'val.num_samples': 2.5}, "'val.num_samples' is 2.5; it must be a whole number"),
     ({'val.sheets': -1}, 'val.sheets is -1'),

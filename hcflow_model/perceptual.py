@@ -2,11 +2,12 @@
 from pathlib import Path
 
 import torch
-from basicsr.archs.vgg_arch import NAMES, VGG_PRETRAIN_PATH, insert_bn
+from basicsr.archs.vgg_arch import VGG_PRETRAIN_PATH
 from basicsr.losses import build_loss
 
 from hcflow_arch import InputError
 
+from .hcflow_loss import check_vgg_layers
 from .hcflow_metric import check_lpips_available
 
 
@@ -19,18 +20,10 @@ def build_perceptual_loss(opt: dict) -> torch.nn.Module:
     Raises:
         InputError: A layer that does not exist, or weights that can be neither found nor downloaded.
     """
+    if opt['type'] != 'PerceptualLoss':
+        return build_loss(opt)
     vgg_type = opt.get('vgg_type', 'vgg19')
-    names = NAMES.get(vgg_type.removesuffix('_bn'))
-    if names is None:
-        raise InputError(f'perceptual_opt.vgg_type is {vgg_type!r}; allowed are {", ".join(NAMES)}, also with _bn.')
-    names = insert_bn(names) if vgg_type.endswith('_bn') else names
-    layers = opt.get('layer_weights')
-    if not isinstance(layers, dict) or not layers:
-        raise InputError(f'perceptual_opt.layer_weights is {layers!r}; it must be a block such as {{conv5_4: 1.0}}.')
-    unknown = [name for name in layers if name not in names]
-    if unknown:
-        raise InputError(f'perceptual_opt.layer_weights: {vgg_type} has no layer {unknown[0]!r}; it has '
-                         f'{", ".join(names)}.')
+    check_vgg_layers(vgg_type, opt.get('layer_weights'))
     try:
         return build_loss(opt)
     except Exception as error:  # a failed download or a broken file can raise anything

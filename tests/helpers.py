@@ -163,9 +163,14 @@ def training_batch(size=16, scale=4, num=2, seed=0):
             'lq': random_image(num, 3, size // scale, size // scale, seed=seed + 1)}
 
 
+def cpu_options(*args, **kwargs):
+    """:func:`model_options` for a model on the CPU, also where there is a GPU."""
+    return {**model_options(*args, **kwargs), 'num_gpu': 0}
+
+
 def training_model(tmp_path, losses, network_d=None, network=SMALL, path=None, **train):
     """An HCFlowModel with a small network, always of the same starting weights. `train`: options of that block."""
-    opt = model_options(tmp_path, network, copy.deepcopy(losses), **train)
+    opt = cpu_options(tmp_path, network, copy.deepcopy(losses), **train)
     if network_d:
         opt['network_d'] = dict(network_d)
     opt['path'].update(path or {})

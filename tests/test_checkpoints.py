@@ -10,11 +10,11 @@ from helpers import (
     L1,
     NLL_OPT,
     SMALL,
+    cpu_options,
     equal,
     gan_opts,
     golden_net,
     load_golden,
-    model_options,
     small_net,
     train,
     training_model,
@@ -187,7 +187,7 @@ def test_check_names_and_shapes():
 # ---- through the model ----
 
 def make_model(tmp_path, network, **path):
-    opt = model_options(tmp_path, network, NLL_OPT)
+    opt = cpu_options(tmp_path, network, NLL_OPT)
     opt['path'].update(path)
     return HCFlowModel(opt)
 
@@ -257,7 +257,7 @@ def test_resumed_training_equals_training_without_a_break(tmp_path):
     wanted = train(model, 4, first=3)  # draws noise: the random states count
     wanted_draws = (random.random(), np.random.rand(), torch.rand(()).item())
 
-    opt = model_options(tmp_path, SMALL, losses, ema_decay=0.9)
+    opt = cpu_options(tmp_path, SMALL, losses, ema_decay=0.9)
     opt.update(network_d=dict(NET_D), auto_resume=True)
     opt['path']['resume_state'] = None
     state = basicsr_compat.load_resume_state(opt)

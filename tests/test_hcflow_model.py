@@ -9,9 +9,9 @@ from helpers import (
     L1,
     NLL_OPT,
     SMALL,
+    cpu_options,
     equal,
     gan_opts,
-    model_options,
     perturb,
     train,
     training_batch,
@@ -287,7 +287,7 @@ def test_discriminators_train(network_d, size, tmp_path):
     (VGG_D, 64), ({'type': 'VGGStyleDiscriminator', 'num_in_ch': 3, 'num_feat': 2}, 64),
     ({'type': 'HCFlowVGGDiscriminator', 'num_feat': 2, 'num_in_ch': 1, 'input_size': 32}, 32)])
 def test_discriminator_that_does_not_fit_the_patches(network_d, size, tmp_path):
-    opt = model_options(tmp_path, SMALL, gan_opts())
+    opt = cpu_options(tmp_path, SMALL, gan_opts())
     opt.update(network_d=dict(network_d), datasets={'train': {'gt_size': size}})
     with pytest.raises(InputError, match=f'{network_d["type"]}.*{size}'):
         HCFlowModel(opt)
@@ -316,7 +316,7 @@ def test_lpips_weights_are_looked_for_before_training(tmp_path, monkeypatch):
         raise InputError('LPIPS needs a file')
 
     monkeypatch.setattr('hcflow_model.perceptual.check_lpips_available', no_weights)
-    opt = model_options(tmp_path, SMALL, NLL_OPT)
+    opt = cpu_options(tmp_path, SMALL, NLL_OPT)
     opt['val']['metrics'] = {'lpips': {'type': 'calculate_lpips'}}
     with pytest.raises(InputError, match='LPIPS needs a file'):
         HCFlowModel(opt)
@@ -337,7 +337,7 @@ def test_batches_without_ground_truth_forget_the_one_before(tmp_path):
 
 def test_network_in_the_plain_sr_model(tmp_path):
     from basicsr.models.sr_model import SRModel
-    opt = model_options(tmp_path, SMALL, {'pixel_opt': L1}, lr=1e-3)
+    opt = cpu_options(tmp_path, SMALL, {'pixel_opt': L1}, lr=1e-3)
     torch.manual_seed(1)
     model = SRModel(opt)
     start = weights_of(model.net_g)

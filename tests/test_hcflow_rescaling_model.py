@@ -12,9 +12,9 @@ from helpers import (
     NLL_OPT,
     RESCALING_OPTS,
     SMALL,
+    cpu_options,
     gan_opts,
     loader,
-    model_options,
     perturb,
     random_image,
     training_batch,
@@ -28,7 +28,7 @@ METRICS = {'psnr': {'type': 'calculate_psnr', 'crop_border': 0}}
 
 
 def make_model(tmp_path, losses=RESCALING_OPTS, model=HCFlowRescalingModel, task='rescaling', scale=4, **train):
-    opt = model_options(tmp_path, {**SMALL, 'task': task}, copy.deepcopy(losses), scale=scale, **train)
+    opt = cpu_options(tmp_path, {**SMALL, 'task': task}, copy.deepcopy(losses), scale=scale, **train)
     opt['network_d'] = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 2}
     (tmp_path / 'models').mkdir(exist_ok=True)
     return model(opt)

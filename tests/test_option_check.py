@@ -65,11 +65,14 @@ BAD = [
     ({'network_g': REMOVED, 'network': {}}, "has no 'network_g'; did you mean 'network'"),
     ({'train': REMOVED}, "has no 'train'"),
     ({'logger': None}, "has no 'logger'"),
+    ({'logger.print_freq': REMOVED}, "logger has no 'print_freq'"),
+    ({'logger.save_checkpoint_freq': REMOVED}, "logger has no 'save_checkpoint_freq'"),
     ({'path': 'experiments'}, "'path' is 'experiments'; it must be a block"),
     ({'train': [1]}, r"'train' is \[1\]; it must be a block"),
     ({'val': 5}, "'val' is 5; it must be a block"),
     ({'datasets.train': 'photographs'}, "'datasets.train' is 'photographs'; it must be a block"),
     ({'datasets.train': REMOVED}, "datasets.*'train'"),
+    ({'datasets.dev': {'name': 'x', 'type': 'SingleImageDataset'}}, "'?datasets.dev'?"),
     ({'datasets.val.name': REMOVED}, "datasets.val has no 'name'"),
     ({'datasets.val.type': REMOVED, 'datasets.val.typ': 'PairedImageDataset'}, "no 'type'; did you mean 'typ'"),
     ({'num_gpu': -1}, 'num_gpu is -1; it must be auto or a whole number'),
@@ -98,6 +101,7 @@ BAD = [
     ({'network_g.type': 'HCFlow'}, "'network_g.type' is 'HCFlow', which is not registered in BasicSR; "
                                    "did you mean 'HCFlowNet'.*plugins"),
     ({'network_g.type': REMOVED}, "'network_g' is .*; it must be a block with a 'type'"),
+    ({'network_g': {'type': 'MSRResNet', 'num_feat': 4, 'num_block': 1}}, 'network_g.type.*MSRResNet'),
     ({'model_type': 'HCFlowModle'}, "'model_type' is 'HCFlowModle'.*did you mean 'HCFlowModel'"),
     ({'model_type': 4}, "'model_type' is 4"),
     # train

@@ -10,7 +10,7 @@ import pytest
 import torch
 from basicsr.metrics import calculate_psnr, calculate_ssim
 from basicsr.utils.matlab_functions import imresize
-from helpers import L1, NLL_OPT, SMALL, loader, model_options, perturb, random_image
+from helpers import L1, NLL_OPT, SMALL, cpu_options, loader, perturb, random_image
 
 from hcflow_arch import InputError
 from hcflow_model import HCFlowModel, calculate_diversity, calculate_nll
@@ -27,7 +27,7 @@ def pair(seed=0, gt_size=(16, 20), lq_size=(4, 5)):
 
 
 def make_model(tmp_path, is_train=True, network=None, ema_decay=0, **val):
-    opt = model_options(tmp_path, {**SMALL, **(network or {})}, NLL_OPT, ema_decay=ema_decay)
+    opt = cpu_options(tmp_path, {**SMALL, **(network or {})}, NLL_OPT, ema_decay=ema_decay)
     opt.update(is_train=is_train, val={'save_img': False, 'sheets': 0, 'seed': 0, **val})
     opt['path']['results_root'] = str(tmp_path / 'results')
     opt['datasets'] = {'val': {'name': 'set'}}
@@ -321,7 +321,7 @@ def test_progress_bar(tmp_path, capsys):
 
 
 def test_nll_is_reported_where_it_is_not_trained(tmp_path):
-    opt = model_options(tmp_path, SMALL, {'pixel_opt': L1})
+    opt = cpu_options(tmp_path, SMALL, {'pixel_opt': L1})
     model = HCFlowModel(opt)
     validate(model)
     assert np.isfinite(model.metric_results['nll'])

@@ -19,7 +19,7 @@ def atomic_save(content: object, path: str | os.PathLike) -> None:
         InputError: The file cannot be written; says where and why.
     """
     path = Path(path)
-    part = path.with_name(f'.{path.name}.part{os.getpid()}')
+    part = path.with_name(f'.{path.name}.part')  # what a kill leaves of it is overwritten next time
     try:
         with open(part, 'wb') as file:
             torch.save(content, file)

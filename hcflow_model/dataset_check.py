@@ -53,7 +53,7 @@ def read_lmdb_meta(name: str, root: str) -> dict[str, tuple[int, int]]:
     for file in ('data.mdb', 'meta_info.txt'):
         if not (Path(root) / file).is_file():
             raise InputError(f"'{name}': {root} is not an LMDB as BasicSR makes it: {file} is missing.")
-    if not root.rstrip('/').endswith('.lmdb'):
+    if not root.endswith('.lmdb'):
         raise InputError(f"'{name}': {root} must end with .lmdb, or BasicSR does not take it as an LMDB.")
     sizes = {}
     for line in (Path(root) / 'meta_info.txt').read_text().splitlines():

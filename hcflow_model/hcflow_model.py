@@ -116,6 +116,10 @@ class HCFlowModel(SRModel):
             updates.append(self._perceptual_gan_losses)
         return updates
 
+    def starts_from_data(self):
+        """Whether training encodes, which starts actnorms; decode alone keeps the weights as they are made."""
+        return self.cri_nll is not None
+
     def _nll_losses(self, lq, gt):
         code = self.net_g(lq, gt=gt)
         losses = {'l_g_nll': self.cri_nll(code.nll)}
@@ -166,9 +170,9 @@ class HCFlowModel(SRModel):
     def _update_generator(self, losses_of):
         """One step of the flow on the losses that `losses_of(lq, gt)` returns. Returns their values."""
         net_g = self.get_bare_model(self.net_g)
-        if self.accumulate > 1 and not net_g.is_initialized():  # statistics of the whole batch, not of its first part
-            with torch.no_grad():
-                self.net_g(self.lq if net_g.task == 'sr' else None, gt=self.gt)
+        if self.accumulate > 1 and self.starts_from_data() and not net_g.is_initialized():
+            with torch.no_grad():  # statistics of the whole batch, not of its first part
+                self.net_g(self.lq if self.task == 'sr' else None, gt=self.gt)
         self.optimizer_g.zero_grad()
         totals = {}
         parts = list(zip(self.lq.chunk(self.accumulate), self.gt.chunk(self.accumulate), strict=True))

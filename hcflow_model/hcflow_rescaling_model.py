@@ -64,6 +64,9 @@ class HCFlowRescalingModel(HCFlowModel):
         losses = (self.cri_lq, self.cri_latent, self.cri_pixel, self.cri_perceptual, self.adversary)
         return [self._rescaling_losses] if any(losses) else []
 
+    def starts_from_data(self):
+        return True
+
     def _rescaling_losses(self, lq, gt):
         code = self.net_g(None, gt=gt)
         losses = {}

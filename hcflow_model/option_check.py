@@ -28,6 +28,12 @@ def check_structure(opt: dict, is_train: bool) -> None:
     for key in ('val', 'logger', 'dist_params'):
         if opt.get(key) is not None and not isinstance(opt[key], dict):
             raise InputError(f"'{key}' is {opt[key]!r}; it must be a block of options.")
+    for key in ('print_freq', 'save_checkpoint_freq', 'use_tb_logger') if is_train else ():
+        if key not in opt['logger']:
+            raise InputError(f"logger has no '{key}'{_did_you_mean(key, opt['logger'])}.")
+    for phase in opt['datasets'] if is_train else ():
+        if phase.split('_')[0] not in ('train', 'val'):
+            raise InputError(f"datasets has '{phase}'; in training its blocks are train, val, val_2 and so on.")
     if is_train and 'train' not in opt['datasets']:
         raise InputError(f"datasets has no 'train'{_did_you_mean('train', opt['datasets'])}.")
     if not is_train and opt.get('val') is None:
@@ -75,6 +81,10 @@ def check_options(opt: dict) -> None:
 def _check_hcflow(opt):
     if 'scale' not in opt:
         raise InputError("The option file has no 'scale'; set it to that of network_g.")
+    arch = opt['network_g']['type']
+    if not hasattr(ARCH_REGISTRY.get(arch), 'encode'):
+        raise InputError(f"model_type {opt['model_type']} trains flows, but 'network_g.type' {arch} is none; "
+                         'use HCFlowNet, or SRModel for this network.')
     scale = opt['network_g'].get('scale', 4)
     if opt['network_g'].get('temperature') is not None:
         check_temperature('network_g.temperature', opt['network_g']['temperature'])

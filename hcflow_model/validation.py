@@ -57,7 +57,10 @@ class Metrics:
                 given['img'] = values['img_of_lq']
             takes_float = getattr(metric, 'takes_float', False)
             kwargs.update(given if takes_float else {key: _to_uint8(value) for key, value in given.items()})
-            results[name] = float(metric(**kwargs))
+            try:
+                results[name] = float(metric(**kwargs))
+            except (TypeError, AssertionError) as error:  # how BasicSR's metrics refuse options and shapes
+                raise InputError(f'val.metrics.{name} {dict(self.opt[name])}: {error}') from error
         return results
 
     def per_sample(self) -> list[str]:

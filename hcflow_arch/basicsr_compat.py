@@ -5,7 +5,9 @@ work. Each repair is applied only where it is needed and names the upstream issu
 can be deleted when BasicSR releases the fix.
 """
 import importlib.util
+import os
 import re
+import subprocess
 import sys
 import types
 from ast import literal_eval
@@ -39,6 +41,7 @@ def repair_pipelines() -> None:
     import basicsr.train
     import basicsr.utils.options
     basicsr.utils.options.ordered_yaml = safe_ordered_yaml
+    basicsr.utils.options.init_dist = init_dist
     basicsr.train.load_resume_state = load_resume_state
 
 
@@ -107,6 +110,26 @@ def apply_force_yml(entries: list[str], opt: dict) -> dict:
             raise InputError(f'--force_yml {entry!r}: {value} is not a plain value: a number, a word, or a list of '
                              'literals.') from error
     return opt
+
+
+def init_dist(launcher: str, backend: str = 'nccl', **kwargs) -> None:
+    """BasicSR's `init_dist` (utils/dist_util.py), also for processes without a GPU: gloo in place of nccl.
+
+    BasicSR divides by the number of GPUs.
+    """
+    import torch
+    from basicsr.utils import dist_util
+    if torch.cuda.is_available():
+        dist_util.init_dist(launcher, backend, **kwargs)
+        return
+    if launcher == 'slurm':
+        nodes = os.environ['SLURM_NODELIST']
+        first_node = subprocess.run(['scontrol', 'show', 'hostname', nodes], capture_output=True, text=True,
+                                    check=True).stdout.split()[0]
+        os.environ.update(MASTER_ADDR=first_node, WORLD_SIZE=os.environ['SLURM_NTASKS'],
+                          RANK=os.environ['SLURM_PROCID'])
+        os.environ.setdefault('MASTER_PORT', str(kwargs.get('port') or 29500))
+    torch.distributed.init_process_group('gloo')
 
 
 def load_resume_state(opt: dict) -> dict | None:

@@ -3,6 +3,7 @@ import torch
 
 from .couplings import bounded_log_scale, split_shift_scale
 from .flow_layers import FlowLayer
+from .precision import full_precision
 from .subnets import ZeroConv2d
 
 
@@ -27,10 +28,12 @@ class ConditionalGaussian(FlowLayer):
         mean, log_scale = split_shift_scale(self.head(context))
         return mean, bounded_log_scale(log_scale) if self.bounded else log_scale
 
+    @full_precision
     def forward(self, x, context=None):
         mean, log_scale = self._mean_log_scale(context)
         return (x - mean) * torch.exp(-log_scale), -log_scale.sum(dim=(1, 2, 3))
 
+    @full_precision
     def inverse(self, z, context=None):
         mean, log_scale = self._mean_log_scale(context)
         return mean + log_scale.exp() * z

@@ -15,10 +15,6 @@ def split_shift_scale(h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return h[:, 0::2], h[:, 1::2]
 
 
-def _subnet_input(condition: torch.Tensor, context: torch.Tensor | None) -> torch.Tensor:
-    return condition if context is None else torch.cat([condition, context], dim=1)
-
-
 class AffineCoupling(FlowLayer):
     """The first channels give shift and scale of the rest: `x2' = (x2 + shift) * exp(log_scale)`.
 
@@ -34,7 +30,7 @@ class AffineCoupling(FlowLayer):
         self.num_condition = num_condition
 
     def _shift_log_scale(self, condition, context):
-        shift, raw = split_shift_scale(self.subnet(_subnet_input(condition, context)))
+        shift, raw = split_shift_scale(self.subnet(condition, context).to(condition.dtype))
         return shift, bounded_log_scale(raw)
 
     def forward(self, x, context=None):
@@ -63,8 +59,8 @@ class ShiftCoupling(FlowLayer):
 
     def forward(self, x, context=None):
         x1, x2 = x[:, :self.num_shifted], x[:, self.num_shifted:]
-        return torch.cat([x1 + self.subnet(_subnet_input(x2, context)), x2], dim=1), x.new_zeros(x.shape[0])
+        return torch.cat([x1 + self.subnet(x2, context).to(x.dtype), x2], dim=1), x.new_zeros(x.shape[0])
 
     def inverse(self, z, context=None):
         z1, z2 = z[:, :self.num_shifted], z[:, self.num_shifted:]
-        return torch.cat([z1 - self.subnet(_subnet_input(z2, context)), z2], dim=1)
+        return torch.cat([z1 - self.subnet(z2, context).to(z.dtype), z2], dim=1)

@@ -5,11 +5,10 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from basicsr.archs import build_network
-from basicsr.archs.arch_util import make_layer
-from basicsr.archs.rrdbnet_arch import RRDB
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from .errors import InputError
+from .rrdb import RRDB
 from .subnets import xavier_init_
 
 
@@ -24,16 +23,17 @@ class RRDBFeatureNet(nn.Module):
         num_block (tuple[int, int]): RRDBs of the first and of the second part. Default: (7, 7).
         num_grow_ch (int): Channels that each convolution of a dense block adds. Default: 32.
         both_parts (bool): Hand on [part1, part2] (SR) or part2 alone (rescaling). Default: True.
+        recompute (bool): Keep only the inputs of dense blocks for backward. Default: False.
     """
 
     def __init__(self, num_in_ch: int, num_feat: int = 64, num_block: tuple[int, int] = (7, 7),
-                 num_grow_ch: int = 32, both_parts: bool = True):
+                 num_grow_ch: int = 32, both_parts: bool = True, recompute: bool = False):
         super().__init__()
         self.num_out_ch = 2 * num_feat if both_parts else num_feat
         self.both_parts = both_parts
         self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)
-        self.body1 = make_layer(RRDB, num_block[0], num_feat=num_feat, num_grow_ch=num_grow_ch)
-        self.body2 = make_layer(RRDB, num_block[1], num_feat=num_feat, num_grow_ch=num_grow_ch)
+        self.body1 = nn.Sequential(*(RRDB(num_feat, num_grow_ch, recompute) for _ in range(num_block[0])))
+        self.body2 = nn.Sequential(*(RRDB(num_feat, num_grow_ch, recompute) for _ in range(num_block[1])))
         self.conv_body = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
         for body in (self.body1, self.body2):
             xavier_init_(*(m for m in body.modules() if isinstance(m, nn.Conv2d)))

@@ -13,7 +13,8 @@ from .conditional_prior import ConditionalGaussian
 from .couplings import AffineCoupling, ShiftCoupling
 from .errors import InputError
 from .feature_net import RegisteredFeatureNet, RRDBFeatureNet
-from .flow_layers import ActNorm2d, FlowSequential, FlowStep
+from .flow_chain import FlowSequential, FlowStep
+from .flow_layers import ActNorm2d
 from .image_checks import check_image, check_latents, check_temperature, fit_to_scale
 from .squeeze_layers import HaarSqueeze, SpaceToDepth
 from .starts import apply_start, fit_start
@@ -21,6 +22,7 @@ from .subnets import FCN, DenseBlock
 
 SCALES = (2, 4, 8, 16)
 TASKS = ('sr', 'rescaling')
+MEMORY_MODES = ('default', 'low')
 LQ_LOG_STD = -6.  # log standard deviation of the LR image's Gaussian: an error of 1/255 costs 1.3 nats
 
 
@@ -90,6 +92,8 @@ class HCFlowNet(nn.Module):
             place of the RRDB feature nets. Default: None.
         temperature (float): Sampling temperature of `net(lq)` where none is given. Default: 0; rescaling: 1.
         start (str): Starting values, 'paper' or 'wavelet' (see starts.py). Default: 'paper'.
+        memory (str): 'default', or 'low': training keeps only the inputs of dense blocks and flow steps and computes
+            the rest again in backward, for less than a third of the memory. Same numbers. Default: 'default'.
 
     Raises:
         InputError: An argument outside of what is allowed.
@@ -99,13 +103,15 @@ class HCFlowNet(nn.Module):
                  num_flow_steps: int | None = None, num_cond_steps: int | None = None, hidden_channels: int = 64,
                  num_subnet_grow_ch: int = 32, num_feat: int = 64, num_block: Sequence[int] | None = None,
                  num_grow_ch: int | None = None, feature_net: dict | None = None, temperature: float | None = None,
-                 start: str = 'paper'):
+                 start: str = 'paper', memory: str = 'default'):
         super().__init__()
         if scale not in SCALES or not isinstance(scale, int):
             raise InputError(f'network_g.scale is {scale!r}; allowed are {SCALES}.')
         if task not in TASKS:
             raise InputError(f'network_g.task is {task!r}; allowed are {TASKS}.')
-        rescaling = task == 'rescaling'
+        if memory not in MEMORY_MODES:
+            raise InputError(f'network_g.memory is {memory!r}; allowed are {MEMORY_MODES}.')
+        rescaling, recompute = task == 'rescaling', memory == 'low'
         num_flow_steps = _default(num_flow_steps, 8 if rescaling else 13)
         num_cond_steps = _default(num_cond_steps, 6 if rescaling else 13)
         num_grow_ch = _default(num_grow_ch, 16 if rescaling else 32)
@@ -123,13 +129,13 @@ class HCFlowNet(nn.Module):
 
         def main_step(index: int, num_channels: int) -> FlowStep:
             if not rescaling:
-                return _glow_step(num_channels, 0, hidden_channels)
+                return _glow_step(num_channels, 0, hidden_channels, recompute)
             # the LR image is always the first three channels; it conditions the rest and is shifted by it in turns
             if index % 2 == 0:
                 subnet = DenseBlock(3, 2 * (num_channels - 3), num_subnet_grow_ch)
-                return FlowStep(num_channels, AffineCoupling(subnet, 3), with_conv=False)
+                return FlowStep(num_channels, AffineCoupling(subnet, 3), with_conv=False, recompute=recompute)
             subnet = DenseBlock(num_channels - 3, 3, num_subnet_grow_ch)
-            return FlowStep(num_channels, ShiftCoupling(subnet, 3), with_conv=False)
+            return FlowStep(num_channels, ShiftCoupling(subnet, 3), with_conv=False, recompute=recompute)
 
         num_levels = int(math.log2(scale))
         num_channels, levels_args = 3, []
@@ -144,10 +150,11 @@ class HCFlowNet(nn.Module):
         for main, num_low, num_high in reversed(levels_args):
             num_in_ch = num_low + num_coarser
             if feature_net is None:
-                net = RRDBFeatureNet(num_in_ch, num_feat, tuple(num_block), num_grow_ch, both_parts=not rescaling)
+                net = RRDBFeatureNet(num_in_ch, num_feat, tuple(num_block), num_grow_ch, both_parts=not rescaling,
+                                     recompute=recompute)
             else:
                 net = RegisteredFeatureNet(num_in_ch, feature_net)
-            steps = [_glow_step(num_high, net.num_out_ch, hidden_channels) for _ in range(num_cond_steps)]
+            steps = [_glow_step(num_high, net.num_out_ch, hidden_channels, recompute) for _ in range(num_cond_steps)]
             prior = FlowSequential(*steps, ConditionalGaussian(num_high, net.num_out_ch, bounded=rescaling))
             levels.append(HCFlowLevel(main, num_low, net, prior))
             num_coarser += net.num_out_ch
@@ -220,7 +227,7 @@ class HCFlowNet(nn.Module):
     # ---- (LR, latents) -> HR ----
 
     def decode(self, lq: torch.Tensor, latents: Sequence[torch.Tensor] | None = None, temperature: float = 1.0,
-               generator: torch.Generator | None = None) -> torch.Tensor:
+               generator: torch.Generator | None = None, features: torch.Tensor | None = None) -> torch.Tensor:
         """Restore HR images from LR images and latents, given or drawn from temperature * N(0, I).
 
         The LR image is used as it is, never rounded. Noise is drawn for the coarsest level first.
@@ -230,6 +237,8 @@ class HCFlowNet(nn.Module):
             latents: z of every level, finest first, as encode returns them. Default: None, drawn.
             temperature: Standard deviation of the drawn latents, >= 0; unused where latents are given. Default: 1.
             generator: Random generator of the noise, on any device. Default: PyTorch's.
+            features: What :meth:`coarsest_features` returned for `lq`: computed once for many samples, at any
+                temperature. Default: None, computed.
 
         Returns:
             HR images clamped to [0, 1], (N, 3, scale * h, scale * w).
@@ -243,11 +252,18 @@ class HCFlowNet(nn.Module):
         else:
             check_latents(latents, self.latent_shapes(lq))
         with self._no_data_start():
-            x, features = lq, []
+            x, known = lq, [self.levels[-1].features(lq, []) if features is None else features]
             for level, latent in zip(reversed(self.levels), reversed(latents), strict=True):
-                features.append(level.features(x, features))
-                x = level.join(x, level.prior.inverse(latent, features[-1]))
+                if x is not lq:
+                    known.append(level.features(x, known))
+                x = level.join(x, level.prior.inverse(latent, known[-1]))
         return x.clamp(0, 1)
+
+    def coarsest_features(self, lq: torch.Tensor) -> torch.Tensor:
+        """The features that depend on the LR image (N, 3, h, w) alone, for :meth:`decode`."""
+        check_image('lq', lq, check_range=True)
+        with self._no_data_start():
+            return self.levels[-1].features(lq, [])
 
     def latent_shapes(self, lq: torch.Tensor) -> list[tuple[int, int, int, int]]:
         """Shapes of the latents of an LR image (N, 3, h, w), finest level first."""
@@ -320,11 +336,11 @@ def gaussian_log_prob(x: torch.Tensor, log_std: float = 0.) -> torch.Tensor:
     return -0.5 * math.exp(-2 * log_std) * squares - (log_std + 0.5 * math.log(2 * math.pi)) * x[0].numel()
 
 
-def _glow_step(num_channels: int, num_context_ch: int, hidden_channels: int) -> FlowStep:
+def _glow_step(num_channels: int, num_context_ch: int, hidden_channels: int, recompute: bool) -> FlowStep:
     """Actnorm, 1x1 convolution, affine coupling (Glow, section 3), with context where num_context_ch is not 0."""
     num_condition = num_channels // 2
     subnet = FCN(num_condition + num_context_ch, 2 * (num_channels - num_condition), hidden_channels)
-    return FlowStep(num_channels, AffineCoupling(subnet, num_condition))
+    return FlowStep(num_channels, AffineCoupling(subnet, num_condition), recompute=recompute)
 
 
 def _default(value, default):

@@ -6,6 +6,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from .flow_layers import FlowLayer
+from .precision import full_precision
 
 
 class SpaceToDepth(FlowLayer):
@@ -36,6 +37,7 @@ class HaarSqueeze(FlowLayer):
         # Constants, yet a parameter: released checkpoints count and carry them, channel-major (4C, 1, 2, 2).
         self.haar_weights = nn.Parameter(signs.repeat(num_channels, 1, 1).unsqueeze(1), requires_grad=False)
 
+    @full_precision
     def forward(self, x, context=None):
         n, c, h, w = x.shape
         bands = F.conv2d(x, self.haar_weights / 4, stride=2, groups=c)
@@ -43,6 +45,7 @@ class HaarSqueeze(FlowLayer):
         # log|det| of a 2x2 block is log(1/16), and there are h/2 * w/2 blocks in every channel
         return z, x.new_full((n,), -math.log(16) * c * (h // 2) * (w // 2))
 
+    @full_precision
     def inverse(self, z, context=None):
         n, c, h, w = z.shape
         bands = z.view(n, 4, c // 4, h, w).transpose(1, 2).reshape(n, c, h, w)

@@ -1,9 +1,14 @@
-"""Plain networks inside couplings and priors. They need not be invertible."""
+"""Plain networks inside couplings and priors. They need not be invertible.
+
+Subnets take `(x, context=None)`, (N, C, H, W) and (N, F, H, W), and see both as one tensor of C + F channels.
+"""
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .flow_layers import ActNorm2d
+from .dense_convs import dense_convs
+from .flow_layers import ActNorm2d, conv1x1
+from .recompute import recomputed
 
 
 def xavier_init_(*convs: nn.Conv2d, scale: float = 0.1) -> None:
@@ -51,10 +56,32 @@ class FCN(nn.Module):
         self.conv3 = ZeroConv2d(hidden_channels, num_out_ch)
         xavier_init_(self.conv1, self.conv2)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.relu(self.norm1.normalize(self.conv1(x)))
-        x = F.relu(self.norm2.normalize(self.conv2(x)))
-        return self.conv3(x)
+    def forward(self, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+        hidden = _conv_norm_relu(x, context, self.conv1, self.norm1)
+        return recomputed(self._tail, hidden)  # a 1x1 convolution again costs little and halves what is kept
+
+    def _tail(self, hidden):
+        return self.conv3(_conv_norm_relu(hidden, None, self.conv2, self.norm2))
+
+
+def _conv_norm_relu(x, context, conv, norm):
+    """relu(norm(conv([x, context]))) in which neither the concatenation nor the actnorm makes a tensor of its own.
+
+    Convolutions are linear: each part is convolved with its part of the weight, and the actnorm
+    `(y + bias) * exp(log_scale)` of y is folded into weight and bias.
+    """
+    if norm.waits_for_data():
+        with torch.no_grad():
+            norm.initialize(conv(x if context is None else torch.cat([x, context], dim=1)))
+    scale = norm.log_scale.exp()
+    weight, bias = conv.weight * scale.view(-1, 1, 1, 1), (norm.bias * scale).flatten()
+    if conv.kernel_size == (1, 1):
+        return F.relu_(conv1x1(x, weight[:, :, 0, 0], bias))
+    if context is None:
+        return F.relu_(F.conv2d(x, weight, bias, padding=conv.padding))
+    num_ch = x.shape[1]
+    y = F.conv2d(context, weight[:, num_ch:], bias, padding=conv.padding)
+    return F.relu_(y.add_(F.conv2d(x, weight[:, :num_ch], padding=conv.padding)))
 
 
 class DenseBlock(nn.Module):
@@ -64,17 +91,19 @@ class DenseBlock(nn.Module):
         num_in_ch (int): Channels of the input.
         num_out_ch (int): Channels of the output.
         num_grow_ch (int): Channels that each of the first four adds. Default: 32.
+        recompute (bool): Keep only the input for backward, which runs the first four again. Default: False.
     """
 
-    def __init__(self, num_in_ch: int, num_out_ch: int, num_grow_ch: int = 32):
+    def __init__(self, num_in_ch: int, num_out_ch: int, num_grow_ch: int = 32, recompute: bool = False):
         super().__init__()
         for i in range(4):
             self.add_module(f'conv{i + 1}', nn.Conv2d(num_in_ch + i * num_grow_ch, num_grow_ch, 3, 1, 1))
         self.conv5 = nn.Conv2d(num_in_ch + 4 * num_grow_ch, num_out_ch, 3, 1, 1)
+        self.recompute = recompute
         xavier_init_(self.conv1, self.conv2, self.conv3, self.conv4)
         xavier_init_(self.conv5, scale=0)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
-            x = torch.cat([x, F.leaky_relu(conv(x), 0.2)], dim=1)
-        return self.conv5(x)
+    def forward(self, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+        if context is not None:
+            x = torch.cat([x, context], dim=1)
+        return dense_convs(x, (self.conv1, self.conv2, self.conv3, self.conv4, self.conv5), self.recompute)

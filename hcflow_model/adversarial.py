@@ -51,7 +51,7 @@ class Adversary:
 
     def generator_loss(self, fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         """GAN loss of generated images, (N, 3, H, W); gradients reach the images, not the discriminator's weights."""
-        net_d = self.model.net_d.requires_grad_(False)
+        net_d = self.model.get_bare_model(self.model.net_d).requires_grad_(False)
         fake_pred = net_d(fake)
         if self.relativistic:
             loss = self.criterion.generator_loss(net_d(real).detach(), fake_pred)

@@ -45,6 +45,15 @@ class HCFlowModel(SRModel):
                              f'network_g.task is {task!r}; use {self.other_model} or change the task.')
         super().__init__(opt)
 
+    def model_to_device(self, net):
+        if self.opt['dist'] and self.device.type == 'cpu':  # BasicSR names a GPU
+            return DistributedDataParallel(net, find_unused_parameters=self.opt.get('find_unused_parameters', False))
+        if not self.opt['dist'] and self.opt['num_gpu'] > 1:
+            raise InputError(f'num_gpu is {self.opt["num_gpu"]} in one process, where every GPU would start actnorm '
+                             'from its own part of the batch. Use DistributedDataParallel: torchrun --nproc_per_node='
+                             f'{self.opt["num_gpu"]} $(which basicsr) train -opt FILE --launcher pytorch')
+        return super().model_to_device(net)
+
     def init_training_settings(self):
         train_opt = self.opt['train']
         self.net_g.train()

@@ -33,7 +33,7 @@ def check_structure(opt: dict, is_train: bool) -> None:
             raise InputError(f"logger has no '{key}'{_did_you_mean(key, opt['logger'])}.")
     for phase in opt['datasets'] if is_train else ():
         if phase.split('_')[0] not in ('train', 'val'):
-            raise InputError(f"datasets has '{phase}'; in training its blocks are train, val, val_2 and so on.")
+            raise InputError(f"'datasets.{phase}': in training the blocks of datasets are train, val, val_2 and so on.")
     if is_train and 'train' not in opt['datasets']:
         raise InputError(f"datasets has no 'train'{_did_you_mean('train', opt['datasets'])}.")
     if not is_train and opt.get('val') is None:

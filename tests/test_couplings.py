@@ -36,7 +36,8 @@ class Repeat(torch.nn.Module):
         super().__init__()
         self.num_out_ch = num_out_ch
 
-    def forward(self, x):
+    def forward(self, x, context=None):
+        x = x if context is None else torch.cat([x, context], dim=1)
         return x.sum(dim=1, keepdim=True).repeat(1, self.num_out_ch, 1, 1)
 
 

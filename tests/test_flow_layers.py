@@ -3,7 +3,8 @@ import torch
 from helpers import check_flow_layer, relative_error
 
 from hcflow_arch.couplings import AffineCoupling, ShiftCoupling
-from hcflow_arch.flow_layers import ActNorm2d, FlowLayer, FlowSequential, FlowStep, InvertibleConv1x1
+from hcflow_arch.flow_chain import FlowSequential, FlowStep
+from hcflow_arch.flow_layers import ActNorm2d, FlowLayer, InvertibleConv1x1
 from hcflow_arch.squeeze_layers import HaarSqueeze
 from hcflow_arch.subnets import FCN, DenseBlock
 
@@ -40,8 +41,8 @@ def test_layers_must_be_invertible():
 
 
 def test_flow_step_order():
-    assert [type(layer) for layer in glow_step(4)] == [ActNorm2d, InvertibleConv1x1, AffineCoupling]
-    assert [type(layer) for layer in shift_step()] == [ActNorm2d, ShiftCoupling]
+    assert [type(layer) for layer in glow_step(4).children()] == [ActNorm2d, InvertibleConv1x1, AffineCoupling]
+    assert [type(layer) for layer in shift_step().children()] == [ActNorm2d, ShiftCoupling]
 
 
 def data(seed=0):

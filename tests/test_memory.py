@@ -1,0 +1,194 @@
+"""Memory modes against plain autograd, what they keep, and what is kept between calls."""
+import copy
+
+import pytest
+import torch
+from helpers import perturb, random_image, small_net
+from plain import plain
+
+from hcflow_arch.dense_convs import DenseConvs
+from hcflow_arch.errors import InputError
+from hcflow_arch.flow_chain import FlowSequential
+from hcflow_arch.subnets import DenseBlock
+
+MODES = ['default', 'low']
+GT, LQ = random_image(2, 3, 16, 24), random_image(2, 3, 4, 6, seed=1)
+
+
+def loss_of(net, gt=GT, lq=LQ, seed=0):
+    """A loss of both directions: everything has a gradient."""
+    torch.manual_seed(seed)
+    code = net(lq, gt)
+    decoded = (net(code.lq, temperature=0.7) - gt).abs().mean()
+    if code.nll is not None:
+        return code.nll.mean() + decoded
+    return sum(latent.square().mean() for latent in code.latents) + (code.lq - lq).square().mean() + decoded
+
+
+def gradients(net, **kwargs):
+    net.zero_grad()
+    loss = loss_of(net, **kwargs)
+    loss.backward()
+    return loss.item(), torch.cat([p.grad.flatten() for p in net.parameters() if p.requires_grad])
+
+
+def assert_equal(got, wanted, loss=1e-6, gradient=1e-4):
+    assert got[0] == pytest.approx(wanted[0], rel=loss)
+    assert (got[1] - wanted[1]).norm() < gradient * wanted[1].norm()
+
+
+@pytest.mark.parametrize('memory', MODES)
+@pytest.mark.parametrize('task', ['sr', 'rescaling'])
+@pytest.mark.parametrize('scale', [2, 4])
+@pytest.mark.parametrize('amount', [0.02, 0.05])
+def test_equals_plain_autograd(memory, task, scale, amount):
+    net = perturb(small_net(scale, task, memory=memory), amount)
+    lq = random_image(2, 3, 16 // scale, 24 // scale, seed=1)
+    assert_equal(gradients(net, lq=lq), gradients(plain(net), lq=lq))
+
+
+@pytest.mark.parametrize('memory', MODES)
+@pytest.mark.parametrize('task', ['sr', 'rescaling'])
+def test_equals_plain_autograd_in_float64(memory, task):
+    net, gt, lq = perturb(small_net(4, task, memory=memory)).double(), GT.double(), LQ.double()
+    assert_equal(gradients(net, gt=gt, lq=lq), gradients(plain(net), gt=gt, lq=lq), 1e-12, 1e-10)
+
+
+@pytest.mark.parametrize('memory', MODES)
+@pytest.mark.parametrize('start', ['paper', 'wavelet'])
+def test_first_batch_starts_actnorms_once(memory, start):
+    net = small_net(start=start, memory=memory).double()
+    wanted = plain(net)
+    got = gradients(net, gt=GT.double(), lq=LQ.double())
+    assert_equal(got, gradients(wanted, gt=GT.double(), lq=LQ.double()), 1e-9, 1e-6)
+    for key, value in wanted.state_dict().items():
+        assert torch.allclose(net.state_dict()[key], value, atol=1e-9), key
+
+
+@pytest.mark.parametrize('recompute', [False, True])
+@pytest.mark.parametrize('frozen', [(), ('x',), ('weight',)])
+def test_dense_convs_gradients(recompute, frozen):
+    block = perturb(DenseBlock(3, 2, 2).double(), 0.3)
+    x = torch.randn(2, 3, 3, 4, dtype=torch.float64, requires_grad='x' not in frozen)
+    parameters = [p.detach().requires_grad_('weight' not in frozen or p.dim() == 1) for p in block.parameters()]
+    assert torch.autograd.gradcheck(lambda x, *p: DenseConvs.apply(x, recompute, *p), (x, *parameters))
+
+
+@pytest.mark.parametrize('memory', MODES)
+def test_copies_train_alike(memory):
+    net = perturb(small_net(memory=memory), 0.05)
+    wanted = gradients(net)
+    with torch.no_grad():
+        net.decode(LQ)
+    assert_equal(gradients(copy.deepcopy(net)), wanted, 1e-9, 1e-9)
+
+
+@pytest.mark.parametrize('memory', MODES)
+@pytest.mark.parametrize('task', ['sr', 'rescaling'])
+def test_autocast_keeps_the_flow_in_float32(memory, task):
+    net = perturb(small_net(4, task, memory=memory), 0.02)
+    wanted, seen = gradients(net), []
+    for level in net.levels:
+        level.feature_net.register_forward_hook(lambda module, args, out: seen.append(out.dtype))
+        for chain in (level.main, level.prior):
+            for step in chain[1:-1]:
+                step.coupling.subnet.register_forward_hook(lambda module, args, out: seen.append(out.dtype))
+    torch.manual_seed(0)
+    with torch.autocast('cpu', torch.bfloat16):
+        code = net(LQ, GT)
+        sr = net.decode(LQ, temperature=0.5)
+        loss = loss_of(net)
+    assert set(seen) == {torch.bfloat16}
+    assert all(x.dtype == torch.float32 for x in (code.lq, code.lq_exact, sr, loss, *code.latents))
+    assert code.nll is None or code.nll.dtype == torch.float32
+    net.zero_grad()
+    loss.backward()
+    got = loss.item(), torch.cat([p.grad.flatten() for p in net.parameters() if p.requires_grad])
+    assert_equal(got, wanted, 0.02, 0.2)
+
+
+@pytest.mark.parametrize(('task', 'wanted'), [('sr', {'default': 0.40, 'low': 0.16}),
+                                              ('rescaling', {'default': 0.40, 'low': 0.16})])
+def test_kept_bytes(task, wanted):
+    # smaller than the paper's network, so more of the rest; benchmarks/ measure the paper's
+    sizes = {'num_feat': 16, 'num_grow_ch': 8, 'num_block': [2, 2], 'hidden_channels': 16, 'num_subnet_grow_ch': 8}
+    nets = {memory: perturb(small_net(4, task, memory=memory, **sizes), 0.01) for memory in MODES}
+    kept = {memory: kept_bytes(net) for memory, net in nets.items()}
+    reference = kept_bytes(plain(nets['default']))
+    assert all(kept[memory] < wanted[memory] * reference for memory in MODES), (kept, reference)
+
+
+def kept_bytes(net):
+    """Bytes kept for the backward pass of one image more, each storage once, parameters left out."""
+    def measure(num_images):
+        storages = {}
+
+        def pack(tensor):
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = loss_of(net, random_image(num_images, 3, 32, 32), random_image(num_images, 3, 8, 8))
+        assert loss.requires_grad
+        return sum(storages.values())
+    return measure(2) - measure(1)
+
+
+@pytest.mark.parametrize('memory', ['lowest', None, True])
+def test_unknown_mode(memory):
+    with pytest.raises(InputError, match=r"network_g\.memory is .*'default', 'low'"):
+        small_net(memory=memory)
+
+
+# ---- what is kept between calls of decode ----
+
+def test_coarsest_features_are_computed_once_for_many_samples():
+    net = perturb(small_net(), 0.05)
+    calls = []
+    net.levels[-1].feature_net.register_forward_hook(lambda *args: calls.append(1))
+    with torch.no_grad():
+        features = net.coarsest_features(LQ)
+        for temperature in (0, 0.5, 0.9):
+            generators = [torch.Generator().manual_seed(3) for _ in range(2)]
+            sr = net.decode(LQ, temperature=temperature, generator=generators[0], features=features)
+            assert len(calls) == 1
+            assert torch.equal(sr, net.decode(LQ, temperature=temperature, generator=generators[1]))
+            calls.pop()
+
+
+def change_by_optimizer(net):
+    optimizer = torch.optim.Adam(net.parameters(), 0.01)
+    loss_of(net).backward()
+    optimizer.step()
+
+
+def change_by_load(net):
+    net.load_state_dict(perturb(copy.deepcopy(net), 0.02, seed=5).state_dict())
+
+
+def change_by_ema(net):
+    for parameter in net.parameters():  # as basicsr.models.base_model.BaseModel.model_ema
+        parameter.data.mul_(0.9).add_(torch.full_like(parameter, 0.1).data, alpha=0.1)
+
+
+def change_by_to(net):
+    net.to(torch.float64)
+
+
+@pytest.mark.parametrize('change', [change_by_optimizer, change_by_load, change_by_ema, change_by_to])
+def test_inverses_are_kept_and_never_stale(change, monkeypatch):
+    net = perturb(small_net(), 0.05)
+    chain = net.levels[0].main
+    with torch.no_grad():
+        net.decode(LQ)
+        kept = chain._kept_inverses
+        net.decode(LQ)
+        assert chain._kept_inverses is kept
+    change(net)
+    fresh = copy.deepcopy(net)
+    for module in fresh.modules():
+        if isinstance(module, FlowSequential):
+            module._kept_inverses = None
+    lq = LQ.to(next(net.parameters()).dtype)
+    with torch.no_grad():
+        assert torch.equal(net.decode(lq, temperature=0), fresh.decode(lq, temperature=0))
+    assert chain._kept_inverses is not kept

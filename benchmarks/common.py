@@ -142,30 +142,3 @@ def write_json(args: argparse.Namespace, figures: dict) -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps({'settings': settings, 'device': name, 'versions': versions, 'figures': figures},
                                    indent=2) + '\n')
-
-
-def plot(path: Path, curves: dict[str, list[tuple[float, float]]], labels: tuple[str, str]) -> None:
-    """Draw curves of (x, y), both axes from 0, as PNG."""
-    import cv2
-    import numpy as np
-    width, height, margin = 640, 420, 60
-    picture = np.full((height, width, 3), 255, np.uint8)
-    right, top = (max(point[i] for curve in curves.values() for point in curve) for i in range(2))
-
-    def place(x, y):
-        return (round(margin + x / right * (width - 2 * margin)), round(height - margin - y / top * (height - 2 * margin)))
-
-    def write(text, position, color=(0, 0, 0)):
-        cv2.putText(picture, text, position, cv2.FONT_HERSHEY_SIMPLEX, 0.45, color, 1, cv2.LINE_AA)
-    cv2.line(picture, place(0, 0), place(right, 0), (0, 0, 0))
-    cv2.line(picture, place(0, 0), place(0, top), (0, 0, 0))
-    write(f'{labels[0]} (to {right:g})', (width // 2 - 80, height - 20))
-    write(f'{labels[1]} (to {top:.3g})', (10, 25))
-    for i, (name, curve) in enumerate(curves.items()):
-        color = [(180, 80, 0), (0, 120, 220), (60, 160, 60), (160, 40, 160)][i % 4]
-        points = [place(*point) for point in curve]
-        cv2.polylines(picture, [np.array(points, np.int32)], False, color, 2, cv2.LINE_AA)
-        for point in points:
-            cv2.circle(picture, point, 4, color, -1, cv2.LINE_AA)
-        write(name, (margin + 20, margin + 20 * i), color)
-    cv2.imwrite(str(path), picture)

@@ -2,9 +2,11 @@
 
     python -m benchmarks.memory --out results/memory.json
 """
+import cv2
 import torch
 
 from . import common
+from .plot import draw_curves
 
 AUTHORS_MIB = {'sr': 1298, 'rescaling': 703}  # the authors' code, measured in the same way at HR patch 160
 CARDS_GB = (8, 12, 24, 80)
@@ -58,8 +60,8 @@ def growth(args) -> list[dict]:
                        [[row['patch'], row['default'], row['low'], round(row['default'] * 2**20 / row['patch']**2)]
                         for row in rows])
     if args.out is not None:
-        common.plot(args.out.with_suffix('.png'), {name: [(row['patch']**2, row[name]) for row in rows]
-                                                   for name in ('default', 'low')}, ('HR pixels', 'MiB per image'))
+        curves = {name: [(row['patch']**2, [row[name]]) for row in rows] for name in ('default', 'low')}
+        cv2.imwrite(str(args.out.with_suffix('.png')), draw_curves(curves, 'MiB per image', x_label='HR pixels'))
     return rows
 
 

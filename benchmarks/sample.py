@@ -2,9 +2,11 @@
 
     python -m benchmarks.sample --out results/sample.json
 """
+import cv2
 import torch
 
 from . import common
+from .plot import draw_curves
 
 TEMPERATURES, NUM_SAMPLES = (0., 0.9), 3
 
@@ -55,8 +57,9 @@ def growth(args) -> list[dict]:
     common.print_table('x4 sr, growth of one decode', ['HR size', 'seconds', 'us / HR pixel'],
                        [[row['size'], row['seconds'], 1e6 * row['seconds'] / row['size']**2] for row in rows])
     if args.out is not None:
-        common.plot(args.out.with_suffix('.png'), {'decode': [(row['size']**2, row['seconds']) for row in rows]},
-                    ('HR pixels', 'seconds'))
+        curves = {'decode': [(row['size'], [1e6 * row['seconds'] / row['size']**2]) for row in rows]}
+        picture = draw_curves(curves, 'Microseconds of a decode per HR pixel', x_label='side in pixels')
+        cv2.imwrite(str(args.out.with_suffix('.png')), picture)
     return rows
 
 

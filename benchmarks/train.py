@@ -2,7 +2,10 @@
 
     python -m benchmarks.train --out results/train.json
 """
+import cv2
+
 from . import common
+from .plot import draw_curves
 
 
 def main() -> None:
@@ -31,10 +34,9 @@ def growth(args) -> list[dict]:
         [row['patch'], row['batch'], row['seconds'], 1e6 * row['seconds'] / row['batch'] / row['patch']**2]
         for row in rows])
     if args.out is not None:
-        common.plot(args.out.with_suffix('.png'), {
-            'patch 64 to 256, batch 1': [(r['patch']**2, r['seconds']) for r in rows if r['batch'] == 1],
-            'patch 64, batch 1 to 8': [(r['batch'] * r['patch']**2, r['seconds']) for r in rows if r['patch'] == 64],
-        }, ('HR pixels', 'seconds'))
+        curves = {name: [(row['batch'] * row['patch']**2, [row['seconds']]) for row in rows if row[key] == value]
+                  for name, key, value in (('patch, batch 1', 'batch', 1), ('batch, patch 64', 'patch', 64))}
+        cv2.imwrite(str(args.out.with_suffix('.png')), draw_curves(curves, 'Seconds of a step', x_label='HR pixels'))
     return rows
 
 

@@ -44,7 +44,7 @@ class FlowStep(FlowLayer):
         return self._run(self._forward, x, context, self.actnorm.waits_for_data())
 
     def _run(self, function, *args):
-        return recomputed(function, *args) if self.recompute else function(*args)
+        return recomputed(function, self, *args) if self.recompute else function(*args)
 
     def _forward(self, x, context, starting):
         with torch.autocast(x.device.type, enabled=False):

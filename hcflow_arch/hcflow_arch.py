@@ -339,7 +339,8 @@ def gaussian_log_prob(x: torch.Tensor, log_std: float = 0.) -> torch.Tensor:
 def _glow_step(num_channels: int, num_context_ch: int, hidden_channels: int, recompute: bool) -> FlowStep:
     """Actnorm, 1x1 convolution, affine coupling (Glow, section 3), with context where num_context_ch is not 0."""
     num_condition = num_channels // 2
-    subnet = FCN(num_condition + num_context_ch, 2 * (num_channels - num_condition), hidden_channels)
+    subnet = FCN(num_condition + num_context_ch, 2 * (num_channels - num_condition), hidden_channels,
+                 recompute=not recompute)  # a step that is run again as a whole needs it no more
     return FlowStep(num_channels, AffineCoupling(subnet, num_condition), recompute=recompute)
 
 

@@ -7,7 +7,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from .dense_convs import dense_convs
-from .flow_layers import ActNorm2d, conv1x1
+from .flow_layers import ActNorm2d
 from .recompute import recomputed
 
 
@@ -45,10 +45,12 @@ class FCN(nn.Module):
         num_in_ch (int): Channels of the condition, context included.
         num_out_ch (int): Channels of the output: shift and raw scale, interleaved.
         hidden_channels (int): Default: 64.
+        recompute (bool): Keep only the output of the first convolution for backward. Default: True.
     """
 
-    def __init__(self, num_in_ch: int, num_out_ch: int, hidden_channels: int = 64):
+    def __init__(self, num_in_ch: int, num_out_ch: int, hidden_channels: int = 64, recompute: bool = True):
         super().__init__()
+        self.recompute = recompute
         self.conv1 = nn.Conv2d(num_in_ch, hidden_channels, 3, 1, 1, bias=False)
         self.norm1 = ActNorm2d(hidden_channels)
         self.conv2 = nn.Conv2d(hidden_channels, hidden_channels, 1, bias=False)
@@ -58,7 +60,8 @@ class FCN(nn.Module):
 
     def forward(self, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
         hidden = _conv_norm_relu(x, context, self.conv1, self.norm1)
-        return recomputed(self._tail, hidden)  # a 1x1 convolution again costs little and halves what is kept
+        # a 1x1 convolution again costs little and halves what is kept
+        return recomputed(self._tail, self, hidden) if self.recompute else self._tail(hidden)
 
     def _tail(self, hidden):
         return self.conv3(_conv_norm_relu(hidden, None, self.conv2, self.norm2))
@@ -75,8 +78,6 @@ def _conv_norm_relu(x, context, conv, norm):
             norm.initialize(conv(x if context is None else torch.cat([x, context], dim=1)))
     scale = norm.log_scale.exp()
     weight, bias = conv.weight * scale.view(-1, 1, 1, 1), (norm.bias * scale).flatten()
-    if conv.kernel_size == (1, 1):
-        return F.relu_(conv1x1(x, weight[:, :, 0, 0], bias))
     if context is None:
         return F.relu_(F.conv2d(x, weight, bias, padding=conv.padding))
     num_ch = x.shape[1]

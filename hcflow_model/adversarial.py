@@ -1,11 +1,11 @@
 """The discriminator's side of GAN training: its network, losses and update."""
 import torch
 from basicsr.archs import build_network
-from basicsr.losses import build_loss
 
 from hcflow_arch import InputError
 
 from .hcflow_loss import RelativisticGANLoss
+from .perceptual import build_loss_of
 
 
 class Adversary:
@@ -21,7 +21,7 @@ class Adversary:
             raise InputError('train.gan_opt needs a discriminator: give network_d and train.optim_d, '
                              'or remove gan_opt.')
         self.model = model
-        self.criterion = build_loss(opt['train']['gan_opt']).to(model.device)
+        self.criterion = build_loss_of(opt['train']['gan_opt']).to(model.device)
         model.net_d = model.model_to_device(build_network(opt['network_d']))
         model.print_network(model.net_d)
         load_path = opt['path'].get('pretrain_network_d')

@@ -73,18 +73,17 @@ def check_names_and_shapes(net: torch.nn.Module, state_dict: Mapping, path: str 
         return
     problems = [f'{len(names)} {what}: {_first(names)}' for names, what in
                 ((missing, 'missing'), (extra, 'too many'), (shapes, 'of another shape')) if names]
-    task = _task_hint(wanted, state_dict)
-    raise InputError(f'Checkpoint {path} does not fit {type(net).__name__}: {task}{"; ".join(problems)}. '
+    raise InputError(f'Checkpoint {path} does not fit {type(net).__name__}: {"; ".join(problems)}. '
                      'Match the network options to the checkpoint, or set the strict_load option to false.')
 
 
-def _task_hint(wanted: Mapping, state_dict: Mapping) -> str:
-    """The commonest mistake in words: a rescaling checkpoint for super-resolution, or the reverse."""
-    tasks = ['rescaling' if any(name.endswith('haar_weights') for name in names) else 'sr' for names in
-             (wanted, state_dict)]
-    if tasks[0] == tasks[1] or not any(name.startswith('levels.') for name in state_dict):
-        return ''
-    return f'it is a checkpoint for task {tasks[1]!r}, the network is for {tasks[0]!r}; '
+def check_task(net: torch.nn.Module, state_dict: Mapping, path: str | os.PathLike) -> None:
+    """Refuse a rescaling checkpoint for super-resolution and the reverse: what they share means something else."""
+    wanted, got = ('rescaling' if any(name.endswith('haar_weights') for name in names) else 'sr'
+                   for names in (net.state_dict(), state_dict))
+    if wanted != got and any(name.startswith('levels.') for name in state_dict):
+        raise InputError(f'Checkpoint {path} is a checkpoint for task {got!r}, the network is for {wanted!r}; take the '
+                         'checkpoint or the option file of the other task.')
 
 
 def _first(names: list[str], count: int = 3) -> str:

@@ -2,6 +2,7 @@
 import argparse
 import importlib
 import os
+import re
 import sys
 import traceback
 from importlib import metadata
@@ -68,6 +69,8 @@ def load_plugins(modules: list[str]) -> None:
             plugin.load()
         except Exception as error:  # somebody else's package must not keep others from running
             sys.stderr.write(f'basicsr: plugin {plugin.name} cannot be imported and is left out: {error!r}\n')
+    if modules and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # modules beside the option file, as for `python -m`
     for module in modules:
         try:
             importlib.import_module(module)
@@ -87,7 +90,7 @@ def _run(args: argparse.Namespace) -> None:
         raise InputError(f'plugins is {plugins!r}; it must be a list of module names, such as [realesrgan.archs].')
     load_plugins(plugins)
     basicsr_compat.repair_pipelines()
-    from .option_check import check_options, check_structure
+    from .option_check import check_checkpoints_exist, check_options, check_structure
     check_structure(opt, args.command == 'train')
 
     import basicsr.test
@@ -98,7 +101,9 @@ def _run(args: argparse.Namespace) -> None:
     def parse_options(root_path, is_train=True):
         opt, basicsr_args = basicsr_parse_options(root_path, is_train)
         opt['option_file'] = args.opt
+        opt['force_yml'] = args.force_yml
         check_options(opt)
+        check_checkpoints_exist(opt)
         return opt, basicsr_args
 
     pipeline_module.parse_options = parse_options
@@ -115,16 +120,18 @@ def _basicsr_flags(args: argparse.Namespace) -> list[str]:
 def input_error(error: Exception) -> str | None:
     """One line for an exception over the user's input; None for every other one, a bug that keeps its traceback.
 
-    BasicSR's datasets know no InputError, so whatever they raise counts as one.
+    BasicSR's datasets and loading of checkpoints know no InputError, so whatever they raise counts as one.
     """
     lines = str(error).strip().split('\n')
     if 'DataLoader worker process' in lines[0]:  # the text is a traceback whose last line says what happened
         return f'Loading data failed: {lines[-1].strip().removeprefix("hcflow_arch.errors.InputError: ")}'
     if isinstance(error, InputError):
         return str(error)
-    in_data = os.path.join('basicsr', 'data') + os.sep
-    if any(in_data in frame.filename for frame in traceback.extract_tb(error.__traceback__)):
-        return f'Loading data failed: {type(error).__name__}: {error}'
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [f'{frame.filename.replace(os.sep, "/")}:{frame.name}' for frame in frames]
+    for what, place in (('data', r'/basicsr/data/'), ('a checkpoint', r'/basicsr/models/base_model\.py:load_network$')):
+        if any(re.search(place, frame) for frame in places):
+            return f'Loading {what} failed: {type(error).__name__}: {error}'
     return None
 
 

@@ -4,7 +4,11 @@ from pathlib import Path
 
 from hcflow_arch import InputError
 
+from .option_rules import require
+
 IMAGE_ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
+
+FLAT_DATASETS = ('PairedImageDataset', 'SingleImageDataset', 'HROnlyDataset')  # they do not look into subfolders
 
 
 def check_dataset(name: str, dataset: dict, opt: dict) -> None:
@@ -24,7 +28,7 @@ def check_dataset(name: str, dataset: dict, opt: dict) -> None:
     backend = (dataset.get('io_backend') or {}).get('type')
     if backend not in (None, 'disk', 'lmdb', 'memcached'):
         raise InputError(f"'{name}.io_backend.type' is {backend!r}; allowed are disk, lmdb and memcached.")
-    sizes = {}
+    sizes, num_images = {}, {}
     for key in ('dataroot_gt', 'dataroot_lq'):
         root = dataset.get(key)
         if root is None:
@@ -36,16 +40,20 @@ def check_dataset(name: str, dataset: dict, opt: dict) -> None:
                              'Set it to your data; BasicSR keeps datasets under datasets/.')
         if backend == 'lmdb':
             sizes[key] = read_lmdb_meta(f'{name}.{key}', root)
-        elif dataset.get('meta_info_file') is None and not _has_images(root):
-            raise InputError(f"'{name}.{key}': no images found in {root}.")
+            num_images[key] = len(sizes[key])
+        elif dataset.get('meta_info_file') is None:
+            flat = dataset['type'] in FLAT_DATASETS
+            num_images[key] = _count_images(root, recursive=not flat)
+            if not num_images[key]:
+                raise InputError(f"'{name}.{key}': no images found in {root}{' itself' if flat else ''}.")
     meta_info_file = dataset.get('meta_info_file')
     if meta_info_file is not None and not Path(str(meta_info_file)).is_file():
         raise InputError(f"'{name}.meta_info_file': {meta_info_file} does not exist.")
     scale = opt.get('scale')
-    if scale is not None and len(sizes) == 2:
+    if scale is not None and len(sizes) == 2 and dataset['type'] == 'PairedImageDataset':
         _check_pairs(name, sizes['dataroot_gt'], sizes['dataroot_lq'], scale)
-    if dataset.get('phase') == 'train' and scale is not None and dataset.get('gt_size') is not None:
-        _check_patch(name, dataset['gt_size'], scale, sizes.get('dataroot_gt', {}))
+    if dataset.get('phase') == 'train' and dataset['type'] in FLAT_DATASETS:
+        _check_training_set(name, dataset, scale, sizes.get('dataroot_gt', {}), min(num_images.values(), default=None))
 
 
 def read_lmdb_meta(name: str, root: str) -> dict[str, tuple[int, int]]:
@@ -65,8 +73,9 @@ def read_lmdb_meta(name: str, root: str) -> dict[str, tuple[int, int]]:
     return sizes
 
 
-def _has_images(root: str) -> bool:
-    return any(path.suffix.lower() in IMAGE_ENDINGS for path in Path(root).rglob('*'))
+def _count_images(root: str, recursive: bool) -> int:
+    paths = Path(root).rglob('*') if recursive else Path(root).iterdir()
+    return sum(path.suffix.lower() in IMAGE_ENDINGS for path in paths)
 
 
 def _check_pairs(name, gt_sizes, lq_sizes, scale):
@@ -81,9 +90,15 @@ def _check_pairs(name, gt_sizes, lq_sizes, scale):
                              f'at scale {scale} HR must be {lq_h * scale}x{lq_w * scale}.')
 
 
-def _check_patch(name, gt_size, scale, gt_sizes):
-    if isinstance(gt_size, bool) or not isinstance(gt_size, int) or gt_size <= 0 or gt_size % scale:
+def _check_training_set(name, dataset, scale, gt_sizes, num_images):
+    require(name, dataset, ('gt_size', 'batch_size_per_gpu', 'num_worker_per_gpu', 'use_hflip', 'use_rot'))
+    gt_size = dataset['gt_size']
+    if isinstance(gt_size, bool) or not isinstance(gt_size, int) or gt_size <= 0 or gt_size % (scale or 1):
         raise InputError(f"'{name}.gt_size' is {gt_size!r}; HR patches must be a multiple of the scale {scale}.")
     for key, (h, w) in gt_sizes.items():
         if min(h, w) < gt_size:
             raise InputError(f"'{name}.gt_size' is {gt_size}, but image {key} is {h}x{w}; take smaller patches.")
+    batch_size, ratio = dataset['batch_size_per_gpu'], dataset.get('dataset_enlarge_ratio', 1)
+    if num_images is not None and num_images * ratio < batch_size:
+        raise InputError(f"'{name}' has {num_images} images, fewer than a batch of {batch_size}, so nothing would be "
+                         'trained; set dataset_enlarge_ratio to repeat them, or take a smaller batch_size_per_gpu.')

@@ -4,7 +4,6 @@ from contextlib import nullcontext
 
 import torch
 from basicsr.archs import build_network
-from basicsr.losses import build_loss
 from basicsr.models.base_model import BaseModel
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
@@ -17,7 +16,7 @@ from hcflow_arch.image_checks import fit_to_scale
 
 from . import checkpoints
 from .adversarial import Adversary
-from .perceptual import build_perceptual_loss, check_metric_weights
+from .perceptual import build_loss_of, build_perceptual_loss, check_metric_weights
 from .report import Report
 from .validation import validate
 
@@ -44,6 +43,8 @@ class HCFlowModel(SRModel):
             raise InputError(f'model_type {type(self).__name__} trains networks of task {self.task!r}, but '
                              f'network_g.task is {task!r}; use {self.other_model} or change the task.')
         super().__init__(opt)
+        if not self.is_train and not opt['path'].get('pretrain_network_g'):
+            get_root_logger().warning('path.pretrain_network_g names no checkpoint: an untrained network is tested.')
 
     def model_to_device(self, net):
         if self.opt['dist'] and self.device.type == 'cpu':  # BasicSR names a GPU
@@ -78,7 +79,7 @@ class HCFlowModel(SRModel):
         self._ema_waits = not self.get_bare_model(self.net_g).is_initialized()
 
     def _init_losses(self, train_opt):
-        for name, build in (('nll', build_loss), ('pixel', build_loss), ('perceptual', build_perceptual_loss)):
+        for name, build in (('nll', build_loss_of), ('pixel', build_loss_of), ('perceptual', build_perceptual_loss)):
             block = train_opt.get(f'{name}_opt')
             setattr(self, f'cri_{name}', build(block).to(self.device) if block else None)
         self.adversary = Adversary(self) if train_opt.get('gan_opt') else None
@@ -108,6 +109,9 @@ class HCFlowModel(SRModel):
 
     def feed_data(self, data):
         """Take a batch: lq (N, 3, h, w) and, where the dataset has it, gt (N, 3, H, W), both in [0, 1]."""
+        if 'lq' not in data:
+            raise InputError("Super-resolution needs LR images, but the dataset gives none; use a dataset with 'lq', "
+                             'such as PairedImageDataset or SingleImageDataset.')
         self.lq = data['lq'].to(self.device)
         if 'gt' in data:
             self.gt = data['gt'].to(self.device)
@@ -157,6 +161,10 @@ class HCFlowModel(SRModel):
         return losses
 
     def optimize_parameters(self, current_iter):
+        if not hasattr(self, 'gt'):
+            raise InputError("Training needs HR images, but the dataset gives none; use a dataset with 'gt', such as "
+                             'PairedImageDataset.')
+        self.last_iter = current_iter
         loss_dict = OrderedDict()
         self.fakes, self.log_only = [], {}
         if not self.adversary or (current_iter > self.net_d_init_iters and current_iter % self.net_d_iters == 0):
@@ -277,6 +285,7 @@ class HCFlowModel(SRModel):
         logger = get_root_logger()
         key = 'bare state dict' if found_key is None else f'param key: [{found_key}]'
         logger.info(f'Loading {type(net).__name__} model from {load_path}, with {key}.')
+        checkpoints.check_task(net, state_dict, load_path)
         if strict:
             checkpoints.check_names_and_shapes(net, state_dict, load_path)
         else:
@@ -294,6 +303,14 @@ class HCFlowModel(SRModel):
         self.save_training_state(epoch, current_iter)
         if current_iter == -1:  # BasicSR's sign for the end of training: the validations that follow are the last
             self.report = Report(self.opt, final=True)
+            self._warn_if_short()
+
+    def _warn_if_short(self):
+        """BasicSR counts epochs by rounding up but drops incomplete batches, so small datasets end runs early."""
+        last, total = getattr(self, 'last_iter', 0), int(self.opt['train']['total_iter'])
+        if 0 < last < total:
+            get_root_logger().warning(f'Training ended at iteration {last} of {total}: the dataset is no multiple of '
+                                      'the batch. Raise datasets.train.dataset_enlarge_ratio.')
 
     @master_only
     def save_network(self, net, net_label, current_iter, param_key='params'):

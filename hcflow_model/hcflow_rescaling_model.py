@@ -1,6 +1,5 @@
 """Image rescaling in BasicSR: the network learns the downscaling whose upscaling restores the original."""
 import torch
-from basicsr.losses import build_loss
 from basicsr.utils import tensor2img
 from basicsr.utils.registry import METRIC_REGISTRY, MODEL_REGISTRY
 
@@ -9,6 +8,7 @@ from hcflow_arch.image_checks import check_image, fit_to_scale
 
 from .bicubic import bicubic_resize
 from .hcflow_model import HCFlowModel
+from .perceptual import build_loss_of
 
 
 def round8(image: torch.Tensor) -> torch.Tensor:
@@ -44,7 +44,7 @@ class HCFlowRescalingModel(HCFlowModel):
                              'with HCFlowModel.')
         for name in ('lq', 'latent'):
             block = train_opt.get(f'{name}_opt')
-            setattr(self, f'cri_{name}', build_loss(block).to(self.device) if block else None)
+            setattr(self, f'cri_{name}', build_loss_of(block).to(self.device) if block else None)
         super()._init_losses(train_opt)
 
     def feed_data(self, data):
@@ -87,11 +87,15 @@ class HCFlowRescalingModel(HCFlowModel):
     def test(self):
         net = self.net_for_testing()
         with torch.no_grad(), self.autocast('val'):
-            self.output = net(round8(net.encode(self.gt).lq))
+            restored = net(round8(net.encode(self.gt).lq))
+        self.output = restored[:, :, :self.gt.shape[2], :self.gt.shape[3]]
         self.net_g.train(self.is_train)
 
     def prepare_case(self, net):
-        """Downscale, round to 8 bits as the saved PNG is, and compare with bicubic downscaling."""
+        """Downscale, round to 8 bits as the saved PNG is, and compare with our own bicubic downscaling.
+
+        Not with the dataset's `lq`, so that results on datasets with and without one are the same.
+        """
         lq = round8(net.encode(self.gt).lq)
         scale = self.opt['scale']
         guide = bicubic_guide(fit_to_scale(self.gt, scale), scale)

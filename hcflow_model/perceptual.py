@@ -1,5 +1,6 @@
-"""Weights that are not in any package: looked for when training starts, not at the first validation."""
+"""Losses and metric networks are built when training starts, so that what is wrong with them is seen early."""
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from basicsr.archs.vgg_arch import VGG_PRETRAIN_PATH
@@ -9,6 +10,16 @@ from hcflow_arch import InputError
 
 from .hcflow_loss import check_vgg_layers
 from .hcflow_metric import check_lpips_available
+
+
+def build_loss_of(opt: dict) -> torch.nn.Module:
+    """BasicSR's `build_loss`, with one clear error for arguments that the loss refuses."""
+    try:
+        return build_loss(opt)
+    except InputError:
+        raise
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise InputError(f'Loss {dict(opt)}: {error}') from error
 
 
 def build_perceptual_loss(opt: dict) -> torch.nn.Module:
@@ -21,12 +32,12 @@ def build_perceptual_loss(opt: dict) -> torch.nn.Module:
         InputError: A layer that does not exist, or weights that can be neither found nor downloaded.
     """
     if opt['type'] != 'PerceptualLoss':
-        return build_loss(opt)
+        return build_loss_of(opt)
     vgg_type = opt.get('vgg_type', 'vgg19')
     check_vgg_layers(vgg_type, opt.get('layer_weights'))
     try:
-        return build_loss(opt)
-    except Exception as error:  # a failed download or a broken file can raise anything
+        return build_loss_of(opt)
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:  # a failed download or a broken file
         folder = Path(torch.hub.get_dir()) / 'checkpoints'
         raise InputError(
             f'The perceptual loss needs the ImageNet weights of {vgg_type}, which cannot be loaded or downloaded '

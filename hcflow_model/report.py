@@ -100,10 +100,11 @@ class Report:
         content = {
             'name': self.opt['name'],
             'option_file': self.opt.get('option_file'),
+            'force_yml': self.opt.get('force_yml'),
             'checkpoint': checkpoint,
             'checkpoint_sha256': file_hash(checkpoint),
             'seed': (self.opt.get('val') or {}).get('seed'),
-            'versions': {name: metadata.version(name) for name in ('hcflow', 'basicsr', 'torch', 'numpy')},
+            'versions': {name: metadata.version(name) for name in ('hcflow', 'basicsr', 'torch', 'numpy', 'lpips')},
             'averages': {dataset: {label.removeprefix('t') or 'all': _json_safe(results)
                                    for label, results in self.averages(dataset).items()} for dataset in self.datasets},
         }

@@ -1,5 +1,6 @@
 """Validation and testing: several samples at several temperatures of every image, saved, measured, reported."""
 import inspect
+import math
 from os import path as osp
 
 import numpy as np
@@ -15,6 +16,7 @@ from .hcflow_metric import calculate_nll
 from .sheets import draw_sheet
 
 BICUBIC = 'bicubic'
+LOWER_IS_BETTER = ('nll', 'calculate_lpips', 'calculate_niqe')
 
 
 def temperature_label(temperature: float) -> str:
@@ -34,11 +36,12 @@ class Metrics:
 
     Args:
         opt (dict | None): {name: {type: name in METRIC_REGISTRY, ...}}.
+        skipped (set): Names of metrics whose absence was said already.
     """
 
-    def __init__(self, opt):
+    def __init__(self, opt, skipped: set):
         self.opt = opt or {}
-        self.skipped = set()
+        self.skipped = skipped
 
     def __call__(self, values: dict, names: list[str]) -> dict[str, float]:
         """Compute the named metrics of `values`: 'img' and 'img2', un-rounded, in [0, 255], and so on; absent ones are
@@ -61,6 +64,9 @@ class Metrics:
                 results[name] = float(metric(**kwargs))
             except (TypeError, AssertionError) as error:  # how BasicSR's metrics refuse options and shapes
                 raise InputError(f'val.metrics.{name} {dict(self.opt[name])}: {error}') from error
+            if math.isnan(results[name]):
+                raise InputError(f'val.metrics.{name} {dict(self.opt[name])} gives nan; is the crop_border larger than '
+                                 'the image?')
         return results
 
     def per_sample(self) -> list[str]:
@@ -97,7 +103,9 @@ def validate(model, dataloader, current_iter, tb_logger, save_img: bool) -> None
     """
     val_opt = model.opt['val']
     dataset_name = dataloader.dataset.opt['name']
-    metrics = Metrics(val_opt.get('metrics'))
+    metrics = Metrics(val_opt.get('metrics'), model.__dict__.setdefault('skipped_metrics', set()))
+    if not len(dataloader):
+        raise InputError(f'Dataset {dataset_name} has no images.')
     model.report.start(dataset_name)
     pbar = tqdm(total=len(dataloader), unit='image', desc=dataset_name, disable=not val_opt.get('pbar', False))
     for index, data in enumerate(dataloader):
@@ -188,8 +196,8 @@ def _log_and_keep_best(model, dataset_name, current_iter, tb_logger):
         for metric, value in results.items():
             key = f'{metric}_{label}' if label else metric
             model.metric_results[key] = value
-            better = (model.opt['val'].get('metrics') or {}).get(metric, {}).get(
-                'better', 'lower' if metric in ('nll', 'lpips') else 'higher')
+            metric_opt = (model.opt['val'].get('metrics') or {}).get(metric, {'type': metric})
+            better = metric_opt.get('better', 'lower' if metric_opt['type'] in LOWER_IS_BETTER else 'higher')
             best.setdefault(key, {'better': better, 'val': float('-inf' if better == 'higher' else 'inf'), 'iter': -1})
             model._update_best_metric_result(dataset_name, key, value, current_iter)
     model._log_validation_metric_values(current_iter, dataset_name, tb_logger)

@@ -147,7 +147,7 @@ def test_bad_force_yml(entry, message, command, pipelines):
 @pytest.mark.parametrize(('changes', 'message'), [
     ({'path.pretrain_network_g': 'none.pth'}, 'none.pth does not exist'),
     ({'path.pretrain_network_g': 'other.pth'}, 'does not fit HCFlowNet'),
-    ({'network_g.task': 'denoising'}, "network_g.task is 'denoising'"),
+    ({'network_g.task': 'denoising'}, "network_g.task' is 'denoising'"),
     ({'path.resume_state': 'other.pth'}, 'other.pth is not a training state'),
 ])
 def test_errors_within_the_pipelines(changes, message, command):

@@ -8,6 +8,8 @@ from helpers import DATA, change_options
 from hcflow_arch import InputError
 from hcflow_model.dataset_check import check_dataset, read_lmdb_meta
 
+LOADER = {'batch_size_per_gpu': 1, 'num_worker_per_gpu': 0, 'use_hflip': True, 'use_rot': False}
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -29,7 +31,7 @@ def folder(tmp_path):
 def check(folder, backend, changes, scale=4):
     ending = '.lmdb' if backend == 'lmdb' else ''
     dataset = {'name': 'set', 'type': 'PairedImageDataset', 'phase': 'train', 'io_backend': {'type': backend},
-               'dataroot_gt': f'gt{ending}', 'dataroot_lq': f'lq{ending}', 'gt_size': 16}
+               'dataroot_gt': f'gt{ending}', 'dataroot_lq': f'lq{ending}', 'gt_size': 16, **LOADER}
     change_options(dataset, changes)
     for key in ('dataroot_gt', 'dataroot_lq', 'meta_info_file'):
         if isinstance(dataset.get(key), str):
@@ -47,9 +49,10 @@ def test_good_datasets(folder, backend, changes):
 
 def test_bundled_data():
     for block in ({'dataroot_gt': 'train_gt.lmdb', 'dataroot_lq': 'train_lq_x4.lmdb', 'phase': 'train',
-                   'gt_size': 128, 'io_backend': {'type': 'lmdb'}},
+                   'gt_size': 128, 'io_backend': {'type': 'lmdb'}, **LOADER},
                   {'dataroot_gt': 'val_gt', 'dataroot_lq': 'val_lq_x4', 'phase': 'val',
                    'io_backend': {'type': 'disk'}}):
+        block.update(type='PairedImageDataset')
         block.update({key: str(DATA / value) for key, value in block.items() if key.startswith('dataroot')})
         check_dataset('datasets.train', block, {'scale': 4})
 

@@ -68,7 +68,8 @@ def test_json(tmp_path):
     assert (content['name'], content['option_file'], content['seed']) == ('run', 'a.yml', 3)
     assert content['checkpoint'] == str(checkpoint)
     assert content['checkpoint_sha256'] == hashlib.sha256(b'weights').hexdigest()
-    assert content['versions'] == {name: metadata.version(name) for name in ('hcflow', 'basicsr', 'torch', 'numpy')}
+    names = ('hcflow', 'basicsr', 'torch', 'numpy', 'lpips')
+    assert content['versions'] == {name: metadata.version(name) for name in names}
 
 
 def test_infinite_psnr_and_nan(tmp_path):

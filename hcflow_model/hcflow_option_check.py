@@ -1,0 +1,141 @@
+"""What the HCFlow models need of an option file beyond what every model needs."""
+import inspect
+
+import torch
+from basicsr.models import lr_scheduler
+from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
+
+from hcflow_arch import InputError
+from hcflow_arch.hcflow_arch import SCALES, TASKS
+from hcflow_arch.image_checks import check_temperature
+
+from . import option_schema
+from .option_rules import check_block, check_component, check_type, did_you_mean, require
+
+GAN_TYPES = ('vanilla', 'lsgan', 'wgan', 'wgan_softplus', 'hinge')
+LOSSES_OF_OTHER_TASK = {'sr': ('lq_opt', 'latent_opt'), 'rescaling': ('nll_opt',)}
+SCHEDULERS = {'MultiStepLR': lr_scheduler.MultiStepRestartLR, 'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
+              'CosineAnnealingRestartLR': lr_scheduler.CosineAnnealingRestartLR}
+
+
+def check_hcflow_options(opt: dict) -> None:
+    """Check network, paths, validation and, in training, losses, optimizers and schedule of an HCFlow model."""
+    task = MODEL_REGISTRY.get(opt['model_type']).task
+    _check_network(opt)
+    check_block('path', opt['path'], option_schema.PATH, option_schema.PATHS_OF_BASICSR)
+    if opt.get('val') is not None:
+        check_block('val', opt['val'], option_schema.VAL)
+        _drop_empty(opt['val'])
+        opt['val'].setdefault('save_img', False)
+        _check_validation(opt['val'])
+    if opt['is_train']:
+        check_block('train', opt['train'], option_schema.TRAIN)
+        _drop_empty(opt['train'])
+        _check_training(opt['train'], task)
+        _check_gan(opt)
+    for name in ('train', 'val'):
+        amp = (opt.get(name) or {}).get('amp')
+        if amp not in (None, 'bf16'):
+            raise InputError(f"'{name}.amp' is {amp!r}; allowed are bf16 and ~. fp16 is not: exponents of the "
+                             'flow leave its range.')
+
+
+def _check_network(opt):
+    require('The option file', opt, ('scale',))
+    network = opt['network_g']
+    if not hasattr(ARCH_REGISTRY.get(network['type']), 'encode'):
+        raise InputError(f"model_type {opt['model_type']} trains flows, but 'network_g.type' {network['type']} is "
+                         'none; use HCFlowNet, or SRModel for this network.')
+    if network['type'] != 'HCFlowNet':
+        return
+    for key, default, allowed in (('scale', 4, SCALES), ('task', 'sr', TASKS)):
+        if network.get(key, default) not in allowed:
+            raise InputError(f"'network_g.{key}' is {network[key]!r}; allowed are {allowed}.")
+    scale = network.get('scale', 4)
+    if opt['scale'] != scale:
+        raise InputError(f'scale is {opt["scale"]!r}, network_g.scale is {scale!r}; they must be equal.')
+    if network.get('temperature') is not None:
+        check_temperature('network_g.temperature', network['temperature'])
+
+
+def _drop_empty(block):
+    """~ is the same as leaving a key out; `get` with a default must see it so."""
+    for key in [key for key, value in block.items() if value is None]:
+        del block[key]
+
+
+def _check_validation(val):
+    for temperature in val.get('temperatures', []):
+        check_temperature('a value of val.temperatures', temperature)
+    metrics = val.get('metrics', {})
+    types = [metric.get('type') for metric in metrics.values() if isinstance(metric, dict)]
+    if 'calculate_diversity' in types and val.get('num_samples', 1) < 2:
+        raise InputError('val.metrics has calculate_diversity, which needs two or more samples per image; set '
+                         'val.num_samples to 2 or more, or remove the metric.')
+    if 'nll' in metrics or 'calculate_nll' in types:
+        raise InputError('val.metrics asks for the nll, which is always reported where HR is known; remove it.')
+
+
+def _check_training(train, task):
+    require('train', train, ('optim_g', 'scheduler', 'total_iter'), option_schema.TRAIN)
+    for key in LOSSES_OF_OTHER_TASK[task]:
+        if key in train:
+            raise InputError(f"'train.{key}' is no loss of task {task!r} and would be ignored; remove it.")
+    for key in [key for key in train if key.endswith('_opt')]:
+        check_component(f'train.{key}', train[key], LOSS_REGISTRY)
+    if 'temperature' in train:
+        check_temperature('train.temperature', train['temperature'])
+    for key in ('optim_g', 'optim_d'):
+        if key in train:
+            _check_optimizer(f'train.{key}', train[key])
+    _check_scheduler(train['scheduler'])
+
+
+def _check_gan(opt):
+    train, network_d = opt['train'], opt.get('network_d')
+    if ('gan_opt' in train) != (network_d is not None):
+        have, lack = ('train.gan_opt', 'network_d') if 'gan_opt' in train else ('network_d', 'train.gan_opt')
+        raise InputError(f'The option file has {have} but no {lack}; a GAN needs both. Give {lack} or remove {have}.')
+    if ('gan_opt' in train) != ('optim_d' in train):
+        raise InputError('train.gan_opt needs an optimizer for the discriminator, and train.optim_d a discriminator; '
+                         'give both or neither.')
+    gan_type = train.get('gan_opt', {}).get('gan_type', 'vanilla')
+    if gan_type not in GAN_TYPES:
+        raise InputError(f"'train.gan_opt.gan_type' is {gan_type!r}; allowed are {', '.join(GAN_TYPES)}.")
+
+
+def _check_optimizer(name, block):
+    if block.get('type') != 'Adam':
+        raise InputError(f"'{name}.type' is {block.get('type')!r}; BasicSR offers Adam.")
+    allowed = set(inspect.signature(torch.optim.Adam).parameters) - {'params'} | {'type'}
+    _check_names(name, block, allowed)
+    require(name, block, ('lr',), allowed)
+    for key, smallest in (('lr', 0), ('weight_decay', 0)):
+        if block.get(key) is not None:
+            check_type(f'{name}.{key}', block[key], (int, float), 'write small numbers as !!float 2.5e-4')
+            if block[key] < smallest or key == 'lr' and block[key] == 0:
+                raise InputError(f"'{name}.{key}' is {block[key]!r}; it must be above {smallest}.")
+    betas = block.get('betas', [0.9, 0.99])
+    if not isinstance(betas, (list, tuple)) or len(betas) != 2 or not all(
+            isinstance(beta, (int, float)) and 0 <= beta < 1 for beta in betas):
+        raise InputError(f"'{name}.betas' is {betas!r}; it must be two numbers from 0 to 1, such as [0.9, 0.99].")
+
+
+def _check_scheduler(block):
+    name = 'train.scheduler'
+    if block.get('type') not in SCHEDULERS:
+        raise InputError(f"'{name}.type' is {block.get('type')!r}{did_you_mean(block.get('type'), SCHEDULERS)}; "
+                         f'BasicSR offers {", ".join(SCHEDULERS)}.')
+    _check_names(name, block, set(inspect.signature(SCHEDULERS[block['type']]).parameters) - {'optimizer'} | {'type'})
+    for key in ('milestones', 'restarts', 'restart_weights', 'periods'):
+        if key in block:
+            check_type(f'{name}.{key}', block[key], (list, tuple))
+    for key in ('gamma', 'eta_min'):
+        if key in block:
+            check_type(f'{name}.{key}', block[key], (int, float))
+
+
+def _check_names(name, block, allowed):
+    for key in block:
+        if key not in allowed:
+            raise InputError(f"Unknown option '{name}.{key}'{did_you_mean(key, allowed)}.")

@@ -1,0 +1,79 @@
+"""How a block of options is held against what is allowed: unknown keys, wrong types, values that are too small."""
+import difflib
+import inspect
+from collections.abc import Iterable
+
+from basicsr.utils.registry import METRIC_REGISTRY
+
+from hcflow_arch import InputError
+
+from .option_schema import Option
+
+TYPE_NAMES = {dict: 'a block', int: 'a whole number', float: 'a number', str: 'text', list: 'a list',
+              bool: 'true or false', tuple: 'a list'}
+
+
+def did_you_mean(key: object, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """' (did you mean …?)' where a known key is close, else nothing."""
+    close = difflib.get_close_matches(str(key), [str(name) for name in known], n=1, cutoff=cutoff)
+    return f" (did you mean '{close[0]}'?)" if close else ''
+
+
+def require(name: str, block: dict, keys: Iterable[str], known: Iterable[str] = ()) -> None:
+    """Refuse a block without one of the keys. A key that nobody knows may be its misspelling."""
+    for key in keys:
+        if block.get(key) is None:
+            strange = [other for other in block if other not in known]
+            raise InputError(f"{name} has no '{key}'{did_you_mean(key, strange)}.")
+
+
+def check_type(name: str, value: object, types: tuple[type, ...], meaning: str = '') -> None:
+    """Refuse a value of another type; True and False are no numbers."""
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        allowed = ' or '.join(dict.fromkeys(TYPE_NAMES[t] for t in types))
+        raise InputError(f"'{name}' is {value!r}; it must be {allowed}{f' ({meaning})' if meaning else ''}.")
+
+
+def check_block(name: str, block: dict, schema: dict[str, Option], extra: Iterable[str] = ()) -> None:
+    """Hold a block against its schema; ~ is allowed everywhere."""
+    for key, value in block.items():
+        if key not in schema and key not in extra:
+            raise InputError(f"Unknown option '{name}.{key}'{did_you_mean(key, schema)}.")
+        if value is None or key in extra:
+            continue
+        option = schema[key]
+        check_type(f'{name}.{key}', value, option.types, option.meaning)
+        if option.minimum is not None and value < option.minimum:
+            raise InputError(f"'{name}.{key}' is {value!r}; it must be {option.minimum} or more ({option.meaning}).")
+
+
+def is_registered(name: object, registry) -> bool:
+    """Whether BasicSR finds the name: it registers some of its own as NAME_basicsr and finds them as NAME."""
+    return isinstance(name, str) and (name in registry or f'{name}_basicsr' in registry)
+
+
+def check_registered(name: str, value: object, registry) -> None:
+    """Refuse a name that the registry does not know."""
+    if not is_registered(value, registry):
+        raise InputError(f"'{name}' is {value!r}, which is not registered in BasicSR"
+                         f'{did_you_mean(value, registry.keys())}. '
+                         'If it comes from another package, name its module in `plugins:`.')
+
+
+def check_component(name: str, block: dict, registry, extra: Iterable[str] = ()) -> None:
+    """A block {type: registered name, **arguments}: names against its signature, types against its defaults."""
+    if not isinstance(block, dict) or 'type' not in block:
+        raise InputError(f"'{name}' is {block!r}; it must be a block with a 'type'.")
+    check_registered(f'{name}.type', block['type'], registry)
+    parameters = inspect.signature(registry.get(block['type'])).parameters
+    known = {*parameters, 'type', *extra}
+    # BasicSR's metrics take **kwargs only to ignore `better`; a misspelt key would be ignored with it
+    kinds = {parameter.kind for parameter in parameters.values()}
+    open_ended = inspect.Parameter.VAR_KEYWORD in kinds and registry is not METRIC_REGISTRY
+    for key, value in block.items():
+        if key not in known and not open_ended:
+            raise InputError(f"Unknown option '{name}.{key}' of {block['type']}{did_you_mean(key, known)}.")
+        default = parameters[key].default if key in parameters else None
+        if key != 'type' and value is not None and isinstance(default, (bool, int, float, str)):
+            types = (int, float) if type(default) in (int, float) else (type(default),)
+            check_type(f'{name}.{key}', value, types)

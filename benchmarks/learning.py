@@ -43,9 +43,9 @@ METRICS = {'sr': ('psnr_y t0', 'psnr_y t0.8', 'nll', 'lr_psnr t0.8'),
            'rescaling': ('psnr_y t1', 'psnr_y t0', 'lq_psnr_y')}
 
 
-def datasets() -> tuple:
+def datasets(patch: int) -> tuple:
     """The bundled training patches and held-out pairs, through BasicSR's loaders."""
-    common = {'type': 'PairedImageDataset', 'scale': 4, 'gt_size': 64, 'use_hflip': True, 'use_rot': True}
+    common = {'type': 'PairedImageDataset', 'scale': 4, 'gt_size': patch, 'use_hflip': True, 'use_rot': True}
     train = build_dataset({**common, 'name': 'train', 'phase': 'train', 'io_backend': {'type': 'lmdb'},
                            'dataroot_gt': str(DATA / 'train_gt.lmdb'), 'dataroot_lq': str(DATA / 'train_lq_x4.lmdb')})
     val = build_dataset({**common, 'name': 'val', 'phase': 'val', 'io_backend': {'type': 'disk'},
@@ -54,7 +54,7 @@ def datasets() -> tuple:
 
 
 def batch(train, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """lq (size, 3, 16, 16), gt (size, 3, 64, 64)."""
+    """lq (size, 3, patch / 4, patch / 4), gt (size, 3, patch, patch)."""
     items = [train[random.randrange(len(train))] for _ in range(size)]
     return tuple(torch.stack([item[key] for item in items]) for key in ('lq', 'gt'))
 
@@ -98,7 +98,8 @@ def loss_of(net, lq, gt) -> torch.Tensor:
     return 0.05 * (code.lq - lq).pow(2).mean() + LatentLoss(1e-5)(code.latents) + (restored - gt).abs().mean()
 
 
-def train_flow(task: str, start: str, seed: int, marks: list[int], learning_rate: float, train, pairs) -> dict:
+def train_flow(task: str, start: str, seed: int, marks: list[int], learning_rate: float, batch_size: int, train,
+               pairs) -> dict:
     """Train a network. Returns {'seconds': training time, step: METRICS}."""
     random.seed(seed)
     torch.manual_seed(seed)
@@ -108,7 +109,7 @@ def train_flow(task: str, start: str, seed: int, marks: list[int], learning_rate
     curve, seconds = {}, 0.
     for step in range(1, marks[-1] + 1):
         began = time.perf_counter()
-        lq, gt = batch(train, 8)
+        lq, gt = batch(train, batch_size)
         optimizer.param_groups[0]['lr'] = learning_rate * min(1, step / WARMUP)
         loss = loss_of(net, lq, gt)
         optimizer.zero_grad()
@@ -163,24 +164,31 @@ def main() -> None:
     parser.add_argument('--task', choices=NETWORKS, default='sr')
     parser.add_argument('--steps', type=int, default=400)
     parser.add_argument('--seeds', type=int, default=3)
+    parser.add_argument('--full', action='store_true',
+                        help="the paper's network with batches of 2 patches of 96 pixels, at its learning rate")
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--search', action='store_true', help='try learning rates for both starts, then stop')
     parser.add_argument('--out', type=Path, default=Path('results/learning'))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    train, pairs = datasets()
     rates, metrics = LEARNING_RATES[args.task], METRICS[args.task]
+    if args.full:
+        NETWORKS[args.task] = {'type': 'HCFlowNet', 'task': args.task}
+        rates = dict.fromkeys(rates, 2.5e-4)
+    train, pairs = datasets(96 if args.full else 64)
+    batch_size = 2 if args.full else 8
     if args.search:
         for start in rates:
             for learning_rate in (2.5e-4, 5e-4, 1e-3, 2e-3):
                 print(f'{start}, learning rate {learning_rate:g}')
-                train_flow(args.task, start, 0, [50, 100], learning_rate, train, pairs)
+                train_flow(args.task, start, 0, [50, 100], learning_rate, batch_size, train, pairs)
         return
     marks = [step for step in (10, 25, 50, 100, 200, 400, 800, 1600, 3200) if step < args.steps] + [args.steps]
-    results = {start: [train_flow(args.task, start, seed, marks, rate, train, pairs) for seed in range(args.seeds)]
+    results = {start: [
+        train_flow(args.task, start, seed, marks, rate, batch_size, train, pairs) for seed in range(args.seeds)]
                for start, rate in rates.items()}
     text = table(results, marks, metrics)
-    if args.task == 'sr':
+    if args.task == 'sr' and not args.full:
         seconds = float(np.mean([run['seconds'] for run in results['wavelet']]))
         plain = [train_plain(seed, seconds, train, pairs) for seed in range(args.seeds)]
         text += f'\nMSRResNet with L1 for the same {seconds:.0f} s: psnr_y {_mean_std(plain)}'

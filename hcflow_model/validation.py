@@ -148,11 +148,13 @@ def _validate_image(model, data, index, name, dataset_name, metrics, current_ite
     rows = {}
     if val_opt.get('bicubic', False):
         rows[BICUBIC] = [bicubic_resize(case['lq_for_bicubic'].float(), scale).clamp(0, 1).cpu()]
-    for temperature in val_opt.get('temperatures', model.default_temperatures):
-        num_samples = 1 if temperature == 0 else val_opt.get('num_samples', 1)
-        with torch.no_grad(), model.autocast('val'):  # at temperature 0 all samples are equal
+    with torch.no_grad(), model.autocast('val'):
+        features = net.coarsest_features(lq)  # once for all samples
+        for temperature in val_opt.get('temperatures', model.default_temperatures):
+            num_samples = 1 if temperature == 0 else val_opt.get('num_samples', 1)  # at temperature 0 all are equal
             rows[temperature_label(temperature)] = [
-                net(lq, temperature=temperature, generator=generator).float().cpu() for _ in range(num_samples)]
+                net.decode(lq, temperature=temperature, generator=generator, features=features).float().cpu()
+                for _ in range(num_samples)]
 
     for label, samples in rows.items():
         whole = images = [float_image(sample) for sample in samples]

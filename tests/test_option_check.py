@@ -168,7 +168,8 @@ def test_bad_options(changes, message):
 
 
 def test_number_as_text_is_found_everywhere():
-    for key, value in (('train.total_iter', '1e3'), ('train.optim_g.betas', [0.9, '1E-2']), ('val.metrics.x', '-.5e+2')):
+    for key, value in (('train.total_iter', '1e3'), ('train.optim_g.betas', [0.9, '1E-2']),
+                       ('val.metrics.x', '-.5e+2')):
         with pytest.raises(InputError, match=f"'{key}' is the text"):
             check({key: value})
     check({'name': 'run_1e-4', 'datasets.train.name': '1e'})  # no numbers

@@ -49,7 +49,7 @@ def draw_curves(curves: dict[str, list[tuple[float, list[float]]]], title: str,
         image = cv2.addWeighted(overlay, 0.2, image, 0.8, 0)
         line = np.array([point(x, np.mean(values)) for x, values in points])
         cv2.polylines(image, [line], False, color, 2, cv2.LINE_AA)
-        _text(image, name, (WIDTH - RIGHT - 110, TOP + 18 + 18 * index), 0.45, color)
+        _text(image, name, (WIDTH - RIGHT - 110, HEIGHT // 2 + 18 * index), 0.45, color)
     return image
 
 

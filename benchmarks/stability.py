@@ -54,10 +54,7 @@ def main() -> None:
         warmup, decay = min(1, step / train_opt['warmup_iter']), 0.4 if step > 0.6 * args.steps else 1
         optimizer.param_groups[0]['lr'] = train_opt['optim_g']['lr'] * warmup * decay
         for name in ('nll', 'pixel'):  # one after another, as the model does
-            if name == 'nll':
-                loss = net(lq, gt=gt).nll.mean()
-            else:
-                loss = (net(lq, temperature=0) - gt).abs().mean()
+            loss = net(lq, gt=gt).nll.mean() if name == 'nll' else (net(lq, temperature=0) - gt).abs().mean()
             optimizer.zero_grad()
             (train_opt[f'{name}_opt']['loss_weight'] * loss).backward()
             bad += not torch.isfinite(loss)

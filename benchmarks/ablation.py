@@ -41,8 +41,9 @@ def main() -> None:
         with ExitStack() as stack:
             for change in patches:
                 stack.enter_context(change)
-            runs = [learning.train_flow('sr', 'wavelet', seed, marks, learning.LEARNING_RATES['sr']['wavelet'], 8, train,
-                                        pairs) for seed in range(args.seeds)]
+            rate = learning.LEARNING_RATES['sr']['wavelet']
+            runs = [learning.train_flow('sr', 'wavelet', seed, marks, rate, 8, train, pairs)
+                    for seed in range(args.seeds)]
         for step in marks:
             values = np.mean([run[step] for run in runs], axis=0)
             lines.append(f'{name:16s}  {step:5d}  ' + '  '.join(f'{value:13.2f}' for value in values))

@@ -244,7 +244,7 @@ class HCFlowNet(nn.Module):
             HR images clamped to [0, 1], (N, 3, scale * h, scale * w).
 
         Raises:
-            InputError: wrong shapes or types, or an image that is not in [0, 1].
+            InputError: wrong shapes or types, or an image far out of [0, 1], such as one in [0, 255].
         """
         check_image('lq', lq, check_range=latents is None)
         if latents is None:

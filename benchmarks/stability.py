@@ -39,6 +39,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--steps', type=int, default=3000)
     parser.add_argument('--every', type=int, default=250)
+    parser.add_argument('--batch', type=int, default=8)
+    parser.add_argument('--patch', type=int, default=32)
     parser.add_argument('--threads', type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -46,11 +48,11 @@ def main() -> None:
     torch.manual_seed(0)
     opt = read_option_file(str(DEMO))
     net = build_network(opt['network_g']).train()
-    train_opt, (train, pairs) = opt['train'], datasets(opt['datasets']['train']['gt_size'])
+    train_opt, (train, pairs) = opt['train'], datasets(args.patch)
     optimizer = torch.optim.Adam(net.parameters(), train_opt['optim_g']['lr'], betas=(0.9, 0.99))
     bad, began, limits_gt = 0, time.perf_counter(), share_on_limits([gt for _, gt in pairs])
     for step in range(1, args.steps + 1):
-        lq, gt = batch(train, opt['datasets']['train']['batch_size_per_gpu'])
+        lq, gt = batch(train, args.batch)
         warmup, decay = min(1, step / train_opt['warmup_iter']), 0.4 if step > 0.6 * args.steps else 1
         optimizer.param_groups[0]['lr'] = train_opt['optim_g']['lr'] * warmup * decay
         for name in ('nll', 'pixel'):  # one after another, as the model does

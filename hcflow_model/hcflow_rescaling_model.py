@@ -102,6 +102,8 @@ class HCFlowRescalingModel(HCFlowModel):
         images = [tensor2img(image) for image in (lq, guide)]
         results = {}
         for name, metric in (('lq_psnr_y', 'calculate_psnr'), ('lq_ssim_y', 'calculate_ssim')):
+            if metric == 'calculate_ssim' and min(lq.shape[2:]) < 11:
+                continue  # SSIM's window does not fit
             results[name] = float(METRIC_REGISTRY.get(metric)(*images, crop_border=0, test_y_channel=True))
         return {'lq': lq, 'gt': self.gt, 'lq_for_bicubic': guide, 'results': results, 'images': {'lq': lq},
                 'difference': True}

@@ -148,7 +148,7 @@ def test_restored_images_have_the_size_of_the_originals(size, tmp_path):
     got = read(folder / 'image0_t0_1_7.png')
     assert (restored[0] - got).abs().max() < 0.51 / 255
     results = model.metric_results
-    assert set(results) == {'lq_psnr_y', 'lq_ssim_y', 'psnr_t0', 'psnr_t1'}
+    assert set(results) == {'lq_psnr_y', 'psnr_t0', 'psnr_t1'}  # SSIM's window does not fit an LR image this small
     mse = ((got - gt.mul(255).round() / 255)**2).mean().item()
     assert results['psnr_t0'] == pytest.approx(-10 * np.log10(mse), abs=1e-3)
 

@@ -49,10 +49,12 @@ class HCFlowModel(SRModel):
     def model_to_device(self, net):
         if self.opt['dist'] and self.device.type == 'cpu':  # BasicSR names a GPU
             return DistributedDataParallel(net, find_unused_parameters=self.opt.get('find_unused_parameters', False))
+        if not self.opt['dist'] and not self.is_train:
+            return net.to(self.device)  # images are tested one by one
         if not self.opt['dist'] and self.opt['num_gpu'] > 1:
             raise InputError(f'num_gpu is {self.opt["num_gpu"]} in one process, where every GPU would start actnorm '
                              'from its own part of the batch. Use DistributedDataParallel: torchrun --nproc_per_node='
-                             f'{self.opt["num_gpu"]} $(which basicsr) train -opt FILE --launcher pytorch')
+                             f'{self.opt["num_gpu"]} $(which basicsr) train -opt FILE --launcher pytorch; or set num_gpu: 1.')
         return super().model_to_device(net)
 
     def init_training_settings(self):

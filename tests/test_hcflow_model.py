@@ -351,3 +351,12 @@ def test_network_in_the_plain_sr_model(tmp_path):
     model.test()
     assert torch.isfinite(model.output).all() and model.output.shape == model.gt.shape
     json.dumps(model.get_current_log())
+
+
+def test_several_gpus_in_one_process_are_refused_in_training_and_one_is_used_in_tests(tmp_path):
+    model = training_model(tmp_path, NLL_OPT)
+    model.opt['num_gpu'] = 2
+    with pytest.raises(InputError, match='num_gpu is 2 in one process.*torchrun --nproc_per_node=2'):
+        model.model_to_device(model.net_g)
+    model.is_train = False
+    assert model.model_to_device(model.net_g) is model.net_g

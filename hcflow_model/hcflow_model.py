@@ -53,8 +53,9 @@ class HCFlowModel(SRModel):
             return net.to(self.device)  # images are tested one by one
         if not self.opt['dist'] and self.opt['num_gpu'] > 1:
             raise InputError(f'num_gpu is {self.opt["num_gpu"]} in one process, where every GPU would start actnorm '
-                             'from its own part of the batch. Use DistributedDataParallel: torchrun --nproc_per_node='
-                             f'{self.opt["num_gpu"]} $(which basicsr) train -opt FILE --launcher pytorch; or set num_gpu: 1.')
+                             'from its own part of the batch. Set num_gpu: 1, or use DistributedDataParallel: torchrun '
+                             f'--nproc_per_node={self.opt["num_gpu"]} $(which basicsr) train -opt FILE --launcher '
+                             'pytorch')
         return super().model_to_device(net)
 
     def init_training_settings(self):

@@ -160,16 +160,19 @@ def _mean_std(values) -> str:
 
 
 def main() -> None:
+    global WARMUP
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--task', choices=NETWORKS, default='sr')
     parser.add_argument('--steps', type=int, default=400)
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--full', action='store_true',
                         help="the paper's network with batches of 2 patches of 96 pixels, at its learning rate")
+    parser.add_argument('--warmup', type=int, default=WARMUP, help='steps of linear warm-up of the learning rate')
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--search', action='store_true', help='try learning rates for both starts, then stop')
     parser.add_argument('--out', type=Path, default=Path('results/learning'))
     args = parser.parse_args()
+    WARMUP = args.warmup
     torch.set_num_threads(args.threads)
     rates, metrics = LEARNING_RATES[args.task], METRICS[args.task]
     if args.full:

@@ -10,7 +10,7 @@ from .subnets import ZeroConv2d
 class ConditionalGaussian(FlowLayer):
     """Whitens what is left: `z = (x - mean) * exp(-log_scale)` with mean and log_scale predicted from the context.
 
-    With z ~ N(0, I) this is the Gaussian N(mean, exp(log_scale)^2) of the paper (section 3.2).
+    With z ~ N(0, I) this is the Gaussian N(mean, exp(log_scale)^2) of the paper.
 
     Args:
         num_channels (int): Channels of the input.

@@ -45,7 +45,7 @@ class AffineCoupling(FlowLayer):
 
 
 class ShiftCoupling(FlowLayer):
-    """The rest gives a shift of the first channels, the low-resolution image (HCFlow, section 3.3): volume preserving.
+    """The rest gives a shift of the first channels, the low-resolution image (HCFlow): volume preserving.
 
     Args:
         subnet (nn.Module): Maps the other channels, joined with the context where there is one, to `num_shifted`.

@@ -13,7 +13,7 @@ from .subnets import xavier_init_
 
 
 class RRDBFeatureNet(nn.Module):
-    """The paper's feature net: two stacks of RRDBs (HCFlow, section 3.4; ESRGAN, section 3.1).
+    """The paper's feature net: two stacks of RRDBs (HCFlow; ESRGAN, section 3.1).
 
     Maps (N, num_in_ch, h, w) to (N, num_out_ch, h, w); `num_out_ch` is 2 * num_feat where both parts are handed on.
 

@@ -1,4 +1,4 @@
-"""Flow steps and chains of them (Glow, figure 2; HCFlow, section 3.2)."""
+"""Flow steps and chains of them (Glow, figure 2; HCFlow)."""
 from collections.abc import Sequence
 
 import torch

@@ -47,7 +47,7 @@ class HCFlowNet(nn.Module):
     """Hierarchical conditional flow: a bijection between an HR image and (LR image, latents).
 
     Without further arguments this is the paper's network for x4 super-resolution; `scale` and `task` change the
-    defaults of the others to the paper's values for them (section 4.1 and its supplement).
+    defaults of the others to the paper's values for them.
 
     Args:
         scale (int): 2, 4, 8 or 16. Default: 4.
@@ -140,7 +140,7 @@ class HCFlowNet(nn.Module):
 
     def encode(self, gt: torch.Tensor, lq: torch.Tensor | None = None,
                dequantization_noise: torch.Tensor | None = None) -> HCFlowCode:
-        """Split HR images into LR images and latents; with `lq`, also give their likelihood (paper, eq. 5).
+        """Split HR images into LR images and latents; with `lq`, also give their likelihood (HCFlow).
 
         Sizes that are no multiple of the scale are reflected out at the bottom and right; crop what decode returns to
         `[..., :H, :W]` to get the original size back. With `lq` given, its size decides: `gt` is cropped (the usual

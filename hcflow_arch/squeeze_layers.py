@@ -20,7 +20,7 @@ class SpaceToDepth(FlowLayer):
 
 
 class HaarSqueeze(FlowLayer):
-    """Haar transform of every 2x2 block; the first C output channels are the local mean (HCFlow, section 3.3).
+    """Haar transform of every 2x2 block; the first C output channels are the local mean (HCFlow).
 
     Outputs are band-major: all channels of the mean, then of the horizontal, vertical and diagonal difference.
     The filters carry the factor 1/4 forward and none backward.

@@ -15,7 +15,7 @@ from hcflow_arch.hcflow_arch import LQ_LOG_STD, gaussian_log_prob
 
 @LOSS_REGISTRY.register()
 class NLLLoss(nn.Module):
-    """Negative log-likelihood of HR given LR (HCFlow, eq. 5).
+    """Negative log-likelihood of HR given LR (HCFlow).
 
     Args:
         loss_weight (float): Default: 1.0.
@@ -49,7 +49,7 @@ class NLLLoss(nn.Module):
 
 @LOSS_REGISTRY.register()
 class LatentLoss(nn.Module):
-    """Mean square of all latents together: pulls them to N(0, I) (HCFlow, section 3.5, rescaling).
+    """Mean square of all latents together: pulls them to N(0, I) (HCFlow, rescaling).
 
     Args:
         loss_weight (float): Default: 1.0.

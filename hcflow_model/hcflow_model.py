@@ -23,7 +23,7 @@ from .validation import validate
 
 @MODEL_REGISTRY.register()
 class HCFlowModel(SRModel):
-    """Super-resolution with a flow (HCFlow, section 3.5).
+    """Super-resolution with a flow (HCFlow).
 
     `train.nll_opt` alone is HCFlow, with `pixel_opt` HCFlow+, with `perceptual_opt` and `gan_opt` HCFlow++; a removed
     block removes its loss. Within an iteration the nll, the pixel loss (decode at temperature 0) and the perceptual

@@ -110,11 +110,13 @@ def _check_optimizer(name, block):
     allowed = set(inspect.signature(torch.optim.Adam).parameters) - {'params'} | {'type'}
     _check_names(name, block, allowed)
     require(name, block, ('lr',), allowed)
-    for key, smallest in (('lr', 0), ('weight_decay', 0)):
+    for key in ('lr', 'weight_decay'):
         if block.get(key) is not None:
             check_type(f'{name}.{key}', block[key], (int, float), 'write small numbers as !!float 2.5e-4')
-            if block[key] < smallest or key == 'lr' and block[key] == 0:
-                raise InputError(f"'{name}.{key}' is {block[key]!r}; it must be above {smallest}.")
+            if block[key] < 0:
+                raise InputError(f"'{name}.{key}' is {block[key]!r}; it must not be below 0.")
+    if block['lr'] == 0:
+        raise InputError(f"'{name}.lr' is 0; nothing would be learned. Give a number above 0.")
     betas = block.get('betas', [0.9, 0.99])
     if not isinstance(betas, (list, tuple)) or len(betas) != 2 or not all(
             isinstance(beta, (int, float)) and 0 <= beta < 1 for beta in betas):

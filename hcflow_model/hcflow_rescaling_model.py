@@ -26,7 +26,7 @@ def bicubic_guide(gt: torch.Tensor, scale: int) -> torch.Tensor:
 
 @MODEL_REGISTRY.register()
 class HCFlowRescalingModel(HCFlowModel):
-    """Downscaling and upscaling as one bijection (HCFlow, section 3.5, rescaling).
+    """Downscaling and upscaling as one bijection (HCFlow, rescaling).
 
     One update per iteration of the sum of `train.lq_opt` (downscaled image to the bicubic one), `latent_opt` (latents
     to N(0, I)), `pixel_opt` (restored image to the original), `perceptual_opt` and `gan_opt`; a removed block removes

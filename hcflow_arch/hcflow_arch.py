@@ -78,7 +78,9 @@ class HCFlowNet(nn.Module):
                  num_subnet_grow_ch: int = 32, num_feat: int = 64, num_block: Sequence[int] | None = None,
                  num_grow_ch: int | None = None, feature_net: dict | None = None, temperature: float | None = None,
                  start: str = 'paper', memory: str = 'default'):
+        given = {name: value for name, value in locals().items() if name not in ('self', '__class__')}
         super().__init__()
+        self.arguments = {name: value for name, value in given.items() if value is not None}  # to rebuild it
         if scale not in SCALES or not isinstance(scale, int):
             raise InputError(f'network_g.scale is {scale!r}; allowed are {SCALES}.')
         if task not in TASKS:

@@ -54,7 +54,7 @@ def load_official_state_dict(path_or_dict: str | os.PathLike | Mapping,
         ours[new_name] = value
         if re.search(r'\b(actnorm|norm[12])\.log_scale$', new_name):
             ours[new_name.removesuffix('log_scale') + 'initialized'] = torch.tensor(initialized)
-    return ours, _constructor_arguments(ours)
+    return ours, arguments_of(ours)
 
 
 def _main_places(state_dict: Mapping) -> dict[int, tuple[int, int]]:
@@ -115,8 +115,12 @@ def _rename_step(rest: str, name: str, fcn: bool) -> str:
     raise InputError(f"'{name}' is not a name of a released HCFlow checkpoint.")
 
 
-def _constructor_arguments(ours: Mapping[str, torch.Tensor]) -> dict:
-    """What the names and shapes of our state dict say about the network."""
+def arguments_of(ours: Mapping[str, torch.Tensor]) -> dict:
+    """Constructor arguments of HCFlowNet, as far as the names and shapes of our state dict tell them.
+
+    Raises:
+        InputError: Not a state dict of HCFlowNet, or one with a registered feature net, which shapes do not tell.
+    """
 
     def count(pattern: str) -> int:
         return len({match.group(1) for match in (re.match(pattern, name) for name in ours) if match})
@@ -136,5 +140,8 @@ def _constructor_arguments(ours: Mapping[str, torch.Tensor]) -> dict:
         if rescaling:
             arguments['num_subnet_grow_ch'] = ours['levels.0.main.1.coupling.subnet.conv1.weight'].shape[0]
     except KeyError as error:
-        raise InputError(f'The checkpoint is incomplete: {error} is missing after translating its names.') from error
+        if any(name.startswith('levels.0.feature_net.net.') for name in ours):
+            raise InputError('The checkpoint has another feature net than RRDBs and does not say which: leave it in '
+                             'the folder of its experiment, beside the option file.') from error
+        raise InputError(f'The checkpoint is not one of HCFlow, or incomplete: {error} is missing.') from error
     return arguments

@@ -11,7 +11,7 @@ from basicsr.utils.dist_util import master_only
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch.nn.parallel import DistributedDataParallel
 
-from hcflow_arch import InputError
+from hcflow_arch import HCFlowNet, InputError
 from hcflow_arch.image_checks import fit_to_scale
 
 from . import checkpoints
@@ -320,6 +320,10 @@ class HCFlowModel(SRModel):
         nets, keys = (net, param_key) if isinstance(net, list) else ([net], [param_key])
         weights = {key: {name: value.detach().cpu() for name, value in self.get_bare_model(n).state_dict().items()}
                    for n, key in zip(nets, keys, strict=True)}
+        network = self.get_bare_model(nets[0])
+        if isinstance(network, HCFlowNet):  # so that the file alone rebuilds it
+            weights.update(network_g={'type': 'HCFlowNet', **network.arguments},
+                           iter=getattr(self, 'last_iter', 0) if current_iter == -1 else current_iter)
         name = 'latest' if current_iter == -1 else current_iter
         checkpoints.atomic_save(weights, f'{self.opt["path"]["models"]}/{net_label}_{name}.pth')
 

@@ -284,7 +284,7 @@ def test_files_of_a_save(tmp_path):
     assert files == ['models/net_d_1.pth', 'models/net_d_latest.pth', 'models/net_g_1.pth', 'models/net_g_latest.pth',
                      'training_states/1.state']
     content = torch.load(tmp_path / 'models' / 'net_g_latest.pth', weights_only=True)
-    assert list(content) == ['params', 'params_ema']
+    assert list(content) == ['params', 'params_ema', 'network_g', 'iter']
     assert equal(content['params'], weights_of(model.net_g))
     assert equal(content['params_ema'], weights_of(model.net_g_ema))
     assert all(value.device.type == 'cpu' for value in content['params'].values())

@@ -1,0 +1,50 @@
+"""The `hcflow` command: what people do with images and checkpoints, a module of this package for each subcommand.
+
+Such a module has
+
+* `HELP`: what it does, in one line,
+* `EXAMPLES`: command lines, one on each line,
+* `add_arguments(parser)`: its arguments,
+* `run(args) -> int | None`: does it; the exit code, None being 0.
+
+Modules import what is heavy (torch, BasicSR) within `run`, so that `hcflow --help` answers at once.
+"""
+import argparse
+import importlib
+import pkgutil
+import sys
+
+from hcflow_arch.errors import InputError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point. Returns the exit code: 0, 1 after an error of the input, 2 from argparse, 130 after Ctrl-C."""
+    parser, modules = _parser()
+    args = parser.parse_args(argv)
+    if args.command is None:
+        parser.print_help()
+        return 0
+    try:
+        return modules[args.command].run(args) or 0
+    except InputError as error:
+        sys.stderr.write(f'hcflow: error: {" ".join(str(error).split())}\n')
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write('hcflow: stopped; what was finished is whole, and the same command goes on from there\n')
+        return 130
+
+
+def _parser() -> tuple[argparse.ArgumentParser, dict]:
+    parser = argparse.ArgumentParser(
+        prog='hcflow', description='Super-resolve, rescale and explore images with HCFlow, and prepare data for its '
+        'training by the basicsr command.')
+    commands = parser.add_subparsers(dest='command', metavar='COMMAND')
+    modules = {}
+    for name in sorted(info.name for info in pkgutil.iter_modules(__path__) if not info.name.startswith('_')):
+        module = importlib.import_module(f'{__name__}.{name}')
+        command = commands.add_parser(
+            name, help=module.HELP, description=module.HELP, formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog='examples:\n' + ''.join(f'  {line}\n' for line in module.EXAMPLES.strip().splitlines()))
+        module.add_arguments(command)
+        modules[name] = module
+    return parser, modules

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from hcflow_model import sheets
+from hcflow_model import sheet_drawing
 from hcflow_model.bicubic import bicubic_resize
-from hcflow_model.sheets import draw_sheet
+from hcflow_model.sheet_drawing import MARGIN, value_map
+from hcflow_model.sheets import draw_sheet, std_over
 
 DATA = Path(__file__).parent / 'data'
 METRICS = 'psnr 28.31 ssim 0.8123 psnr_y 29.80 ssim_y 0.8391 lpips 0.1532 diversity 8.21 lr_psnr inf'
@@ -38,8 +39,8 @@ def to_bgr(image, factor=1):
 def rows_of_tiles(monkeypatch):
     """The tiles of each row that draw_sheet is about to draw."""
     drawn = []
-    draw_row = sheets._draw_row
-    monkeypatch.setattr(sheets, '_draw_row', lambda tiles: drawn.append(tiles) or draw_row(tiles))
+    draw_row = sheet_drawing._draw_row
+    monkeypatch.setattr(sheet_drawing, '_draw_row', lambda tiles: drawn.append(tiles) or draw_row(tiles))
     return drawn
 
 
@@ -70,7 +71,7 @@ def test_layout_of_real_images():
               for row in ([nearest, bicubic, gt], samples[:1], samples[1:])]
     for row in places:
         assert {y for _, y in row} == {row[0][1]}  # aligned
-        assert [x for x, _ in row] == [sheets.MARGIN + i * (256 + sheets.MARGIN) for i in range(len(row))]
+        assert [x for x, _ in row] == [MARGIN + i * (256 + MARGIN) for i in range(len(row))]
     assert places[0][0][1] + 192 < places[1][0][1] and places[1][0][1] + 192 < places[2][0][1]
     without = draw_sheet(case, {key: row for key, row in rows.items() if key != 'bicubic'}, {}, 4)
     find(without, to_bgr(bicubic))  # computed where it is not given
@@ -95,7 +96,7 @@ def test_captions(rows_of_tiles):
 def std_picture(samples, height=32, width=48):
     """The map without its bar, at the size of the samples."""
     factor = -(-256 // width)
-    return sheets._std_map([s[0] for s in samples])[:height * factor:factor, :width * factor:factor]
+    return value_map(std_over([s[0] for s in samples]))[:height * factor:factor, :width * factor:factor]
 
 
 def colour(value):
@@ -108,7 +109,7 @@ def test_std_of_equal_samples_is_uniform():
 
 def test_std_is_largest_where_samples_differ(monkeypatch):
     texts = []
-    monkeypatch.setattr(sheets, '_put', lambda canvas, text, x, y: texts.append(text))
+    monkeypatch.setattr(sheet_drawing, '_put', lambda canvas, text, x, y: texts.append(text))
     samples = [torch.full((1, 3, 32, 48), 0.5) for _ in range(2)]
     samples[1][:, :, 5, 7] += 0.2
     samples[1][:, 0, 9, 3] += 0.3  # one channel of three
@@ -180,7 +181,7 @@ def test_size_of_pictures(rows_of_tiles, height, width, drawn):
     sheet = draw_sheet(case, {'t1': random_images(2, height, width)}, {'': METRICS, 't1': METRICS}, 4)
     pictures = [tile.image.shape[:2] for row in rows_of_tiles for tile in row]
     assert set(pictures[:-1]) == {drawn} and pictures[-1][0] == drawn[0] and pictures[-1][1] > drawn[1]
-    margins = sheet[:sheets.MARGIN], sheet[-sheets.MARGIN:], sheet[:, :sheets.MARGIN - 2], sheet[:, -sheets.MARGIN:]
+    margins = sheet[:MARGIN], sheet[-MARGIN:], sheet[:, :MARGIN - 2], sheet[:, -MARGIN:]
     assert all((margin == 255).all() for margin in margins)
 
 
@@ -192,8 +193,8 @@ def test_gray_images_and_other_scales():
 
 @pytest.mark.parametrize('text', [METRICS, 'a_name_of_a_metric_that_is_longer_than_a_whole_line 3.5 ' * 3, 'x' * 300])
 def test_long_captions_are_wrapped(text):
-    lines = sheets._wrap(text, 256)
-    assert len(lines) > 1 and all(sheets._text_width(line) <= 256 for line in lines)
+    lines = sheet_drawing._wrap(text, 256)
+    assert len(lines) > 1 and all(sheet_drawing._text_width(line) <= 256 for line in lines)
     assert ''.join(lines).replace(' ', '') == text.replace(' ', '')
     short = draw_sheet(make_case(), {'t0': random_images(1, 32, 48)}, {'t0': 'psnr 2'}, 4)
     long = draw_sheet(make_case(), {'t0': random_images(1, 32, 48)}, {'t0': text}, 4)
@@ -201,10 +202,10 @@ def test_long_captions_are_wrapped(text):
 
 
 def test_wrapping_keeps_names_and_numbers_together():
-    assert all(len(line.split()) % 2 == 0 for line in sheets._wrap(METRICS, 256))
-    assert sheets._wrap('psnr 1.5 ssim nan of 3 images', 999) == ['psnr 1.5  ssim nan  of 3 images']
-    assert sheets._wrap('temperature 0.9, sample 2', 999) == ['temperature 0.9, sample 2']
-    assert sheets._wrap('', 256) == [] and sheets._wrap('abc', 1) == ['a', 'b', 'c']
+    assert all(len(line.split()) % 2 == 0 for line in sheet_drawing._wrap(METRICS, 256))
+    assert sheet_drawing._wrap('psnr 1.5 ssim nan of 3 images', 999) == ['psnr 1.5  ssim nan  of 3 images']
+    assert sheet_drawing._wrap('temperature 0.9, sample 2', 999) == ['temperature 0.9, sample 2']
+    assert sheet_drawing._wrap('', 256) == [] and sheet_drawing._wrap('abc', 1) == ['a', 'b', 'c']
 
 
 def test_inputs_stay_as_they_are():
@@ -223,4 +224,4 @@ def test_large_images_are_fast():
     start = time.perf_counter()
     sheet = draw_sheet(case, {'bicubic': images[:1], 't0': images[:1], 't0.9': images[1:]}, {'t0.9': METRICS}, 4)
     assert time.perf_counter() - start < 10  # below 1 s; busy machines need more
-    assert sheet.shape[1] < 4 * 640 + 5 * sheets.MARGIN + 100
+    assert sheet.shape[1] < 4 * 640 + 5 * MARGIN + 100

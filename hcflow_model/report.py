@@ -53,7 +53,7 @@ class Report:
         captions = {}
         for row in self.rows:
             if row['dataset'] == dataset and row['image'] == image:
-                text = f'{row["metric"]} {_number(row["mean"])}'
+                text = f'{row["metric"]} {number(row["mean"])}'
                 captions[row['temperature']] = f'{captions.get(row["temperature"], "")} {text}'.strip()
         return captions
 
@@ -83,12 +83,9 @@ class Report:
                 if label == '' and len(results) > 1:
                     continue  # shown on the rows of the temperatures
                 values = values if label == 'bicubic' else {**results.get('', {}), **values}
-                cells = [_number(values[metric]) if metric in values else '-' for metric in metrics]
+                cells = [number(values[metric]) if metric in values else '-' for metric in metrics]
                 lines.append([dataset, label.removeprefix('t') or '-', *cells])
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        text = ['  '.join(cell.ljust(width) if i < 2 else cell.rjust(width)
-                          for i, (cell, width) in enumerate(zip(line, widths, strict=True))) for line in lines]
-        return '\n'.join([text[0], '-' * len(text[0]), *text[1:]])
+        return aligned(lines, num_texts=2)
 
     def _write_csv(self, path):
         with open(path, 'w', newline='') as file:
@@ -104,11 +101,16 @@ class Report:
             'checkpoint': checkpoint,
             'checkpoint_sha256': file_hash(checkpoint),
             'seed': (self.opt.get('val') or {}).get('seed'),
-            'versions': {name: metadata.version(name) for name in ('hcflow', 'basicsr', 'torch', 'numpy', 'lpips')},
-            'averages': {dataset: {label.removeprefix('t') or 'all': _json_safe(results)
+            'versions': versions(),
+            'averages': {dataset: {label.removeprefix('t') or 'all': json_safe(results)
                                    for label, results in self.averages(dataset).items()} for dataset in self.datasets},
         }
         path.write_text(json.dumps(content, indent=2, allow_nan=False) + '\n')
+
+
+def versions() -> dict[str, str]:
+    """Versions of what results depend on."""
+    return {name: metadata.version(name) for name in ('hcflow', 'basicsr', 'torch', 'numpy', 'lpips')}
 
 
 def file_hash(path: str | None) -> str | None:
@@ -120,10 +122,19 @@ def file_hash(path: str | None) -> str | None:
             file.read()).hexdigest()
 
 
-def _json_safe(results):
+def json_safe(results: dict[str, float]) -> dict:
     """JSON has no infinities (the PSNR of equal images) and no NaN; they become text."""
     return {metric: value if math.isfinite(value) else str(value) for metric, value in results.items()}
 
 
-def _number(value: float) -> str:
+def aligned(lines: list[list[str]], num_texts: int = 1) -> str:
+    """A table of cells with a line below its head; the first `num_texts` columns are text, the others numbers."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = ['  '.join(cell.ljust(width) if i < num_texts else cell.rjust(width)
+                      for i, (cell, width) in enumerate(zip(line, widths, strict=True))) for line in lines]
+    return '\n'.join([text[0], '-' * len(text[0]), *text[1:]])
+
+
+def number(value: float) -> str:
+    """A figure as tables and sheets show it."""
     return f'{value:.4f}' if abs(value) < 10 else f'{value:.2f}'

@@ -58,13 +58,13 @@ def value_map(values: np.ndarray, top: float | None = None) -> np.ndarray:
 def _colour_bar(height, label):
     """Scale from 0 (bottom) to what the label says, to stand right of a map."""
     labels = [label, '0']
-    bar = _blank(height, MARGIN // 2 + BAR_WIDTH + 6 + max(map(_text_width, labels)))
+    bar = _blank(height, MARGIN // 2 + BAR_WIDTH + 6 + max(map(text_width, labels)))
     left, right = MARGIN // 2, MARGIN // 2 + BAR_WIDTH
     bar[:, left:right] = _colour(np.linspace(1, 0, height)[:, None].repeat(BAR_WIDTH, 1))
     cv2.rectangle(bar, (left, 0), (right - 1, height - 1), BLACK)
-    _put(bar, labels[0], right + 4, 11)
+    put_text(bar, labels[0], right + 4, 11)
     if height >= 2 * LINE:  # else the labels would lie on each other
-        _put(bar, labels[1], right + 4, height - 1)
+        put_text(bar, labels[1], right + 4, height - 1)
     return bar
 
 
@@ -95,9 +95,9 @@ def _draw_row(tiles):
         canvas = _blank(bottom + (len(caption) * LINE + 4 if caption else 0), width)
         canvas[top:bottom, :tile.image.shape[1]] = tile.image
         for i, line in enumerate(reversed(title)):
-            _put(canvas, line, 0, top - 6 - i * LINE)
+            put_text(canvas, line, 0, top - 6 - i * LINE)
         for i, line in enumerate(caption):
-            _put(canvas, line, 0, bottom + 16 + i * LINE)
+            put_text(canvas, line, 0, bottom + 16 + i * LINE)
         drawn.append(canvas)
     return drawn
 
@@ -125,22 +125,22 @@ def _wrap(text, width):
         for word in re.findall(NAME_AND_NUMBER, paragraph):
             gap = '  ' if ' ' in word and ' ' in last else ' '  # between two figures
             joined, last = f'{line}{gap}{word}'.strip(), word
-            if line and _text_width(joined) > width:
+            if line and text_width(joined) > width:
                 lines.append(line)
                 joined = word
-            while _text_width(joined) > width and len(joined) > 1:  # one word, longer than a line
-                fits = next(n for n in range(len(joined) - 1, 0, -1) if n == 1 or _text_width(joined[:n]) <= width)
+            while text_width(joined) > width and len(joined) > 1:  # one word, longer than a line
+                fits = next(n for n in range(len(joined) - 1, 0, -1) if n == 1 or text_width(joined[:n]) <= width)
                 lines, joined = [*lines, joined[:fits]], joined[fits:]
             line = joined
         lines += [line] if line else []
     return lines
 
 
-def _text_width(text):
+def text_width(text):
     return cv2.getTextSize(text, FONT, FONT_SCALE, 1)[0][0]
 
 
-def _put(canvas, text, x, y):
+def put_text(canvas, text, x, y):
     cv2.putText(canvas, text, (x, y), FONT, FONT_SCALE, BLACK, 1, cv2.LINE_AA)
 
 

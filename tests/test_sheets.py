@@ -109,7 +109,7 @@ def test_std_of_equal_samples_is_uniform():
 
 def test_std_is_largest_where_samples_differ(monkeypatch):
     texts = []
-    monkeypatch.setattr(sheet_drawing, '_put', lambda canvas, text, x, y: texts.append(text))
+    monkeypatch.setattr(sheet_drawing, 'put_text', lambda canvas, text, x, y: texts.append(text))
     samples = [torch.full((1, 3, 32, 48), 0.5) for _ in range(2)]
     samples[1][:, :, 5, 7] += 0.2
     samples[1][:, 0, 9, 3] += 0.3  # one channel of three
@@ -194,7 +194,7 @@ def test_gray_images_and_other_scales():
 @pytest.mark.parametrize('text', [METRICS, 'a_name_of_a_metric_that_is_longer_than_a_whole_line 3.5 ' * 3, 'x' * 300])
 def test_long_captions_are_wrapped(text):
     lines = sheet_drawing._wrap(text, 256)
-    assert len(lines) > 1 and all(sheet_drawing._text_width(line) <= 256 for line in lines)
+    assert len(lines) > 1 and all(sheet_drawing.text_width(line) <= 256 for line in lines)
     assert ''.join(lines).replace(' ', '') == text.replace(' ', '')
     short = draw_sheet(make_case(), {'t0': random_images(1, 32, 48)}, {'t0': 'psnr 2'}, 4)
     long = draw_sheet(make_case(), {'t0': random_images(1, 32, 48)}, {'t0': text}, 4)

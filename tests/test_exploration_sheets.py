@@ -1,0 +1,145 @@
+import hcflow_arch  # noqa: F401  isort: skip  (makes `import basicsr` work)
+import cv2
+import numpy as np
+import pytest
+import torch
+from helpers import random_image
+
+from hcflow_model import sheet_drawing
+from hcflow_model.exploration import latent_statistics
+from hcflow_model.exploration_sheets import (
+    TOP_QUANTILE,
+    draw_edit,
+    draw_exploration,
+    draw_histogram,
+    draw_strip,
+    frame_size,
+    rms_error,
+)
+from hcflow_model.sheet_drawing import value_map
+
+
+@pytest.fixture
+def rows_of_tiles(monkeypatch):
+    drawn = []
+    draw_row = sheet_drawing._draw_row
+    monkeypatch.setattr(sheet_drawing, '_draw_row', lambda tiles: drawn.append(tiles) or draw_row(tiles))
+    return drawn
+
+
+def images(count, seed=0, height=32, width=48):
+    return [random_image(1, 3, height, width, seed=100 * seed + i) for i in range(count)]
+
+
+def titles(rows):
+    return [[tile.title for tile in row] for row in rows]
+
+
+def std_of(samples):
+    return 255 * np.std([s[0].numpy() for s in samples], axis=0, ddof=1).mean(0)
+
+
+def test_rms_error():
+    samples, gt = images(3), images(1, seed=5)[0]
+    wanted = 255 * np.sqrt(np.mean([(s[0] - gt[0]).numpy()**2 for s in samples], axis=(0, 1)))
+    np.testing.assert_allclose(rms_error(samples, gt), wanted, rtol=1e-5)
+
+
+def test_layout_without_ground_truth(rows_of_tiles):
+    rows = {'bicubic': images(1), 't0': images(1), 't0.5': images(6), 't0.9': images(1)}
+    draw_exploration(random_image(1, 3, 8, 12), rows)
+    assert titles(rows_of_tiles) == [
+        ['LR 12x8', 'bicubic', 'temperature 0'],
+        [*(f'temperature 0.5, sample {i}' for i in range(1, 5)), 'std over 6 samples (grey levels)'],
+        ['temperature 0.9, sample 1']]
+
+
+def test_layout_with_ground_truth_and_latents(rows_of_tiles):
+    latents = [torch.randn(1, 6, 16, 24), torch.randn(1, 21, 8, 12)]
+    captions = {'gt': 'nll 3.2', 't0': 'psnr 28', 't0.5': 'psnr 27', '': 'of the LR image', 'bicubic': 'psnr 25'}
+    draw_exploration(random_image(1, 3, 8, 12), {'bicubic': images(1), 't0': images(1), 't0.5': images(2)},
+                     images(1, seed=9)[0], captions, latents, latent_statistics(latents))
+    assert titles(rows_of_tiles) == [
+        ['LR 12x8', 'bicubic', 'temperature 0', 'ground truth', 'error of bicubic (grey levels)',
+         'error of temperature 0 (grey levels)'],
+        ['temperature 0.5, sample 1', 'temperature 0.5, sample 2', 'std over 2 samples (grey levels)',
+         'rms error over 2 samples (grey levels)'],
+        ['latents of the ground truth, level 1 (24x16), and N(0,1)',
+         'latents of the ground truth, level 2 (12x8), and N(0,1)']]
+    assert [tile.caption for tile in rows_of_tiles[0][:4]] == ['of the LR image', 'psnr 25', 'psnr 28', 'nll 3.2']
+    assert rows_of_tiles[1][0].caption == 'psnr 27'
+    assert all(tile.caption.startswith('mean ') for tile in rows_of_tiles[1][2:])
+
+
+def test_all_maps_have_one_scale(rows_of_tiles):
+    gt = images(1, seed=9)[0]
+    rows = {'bicubic': images(1), 't0.5': [gt + 0.1 * s for s in images(3, seed=1)], 't1': images(3, seed=2)}
+    draw_exploration(random_image(1, 3, 8, 12), rows, gt)
+    maps = {'error': rms_error(rows['bicubic'], gt)}
+    maps.update({f'{label} {what}': values for label in ('t0.5', 't1') for what, values in (
+        ('std', std_of(rows[label])), ('error', rms_error(rows[label], gt)))})
+    top = np.quantile(np.concatenate([values.ravel() for values in maps.values()]), TOP_QUANTILE)
+    drawn = [rows_of_tiles[0][3], *rows_of_tiles[1][3:], *rows_of_tiles[2][3:]]
+    for tile, values in zip(drawn, maps.values(), strict=True):
+        wanted = value_map(values, top)
+        assert tile.image.shape == wanted.shape
+        assert (np.abs(tile.image.astype(int) - wanted) <= 3).all()  # rounding of float32 and float64
+        assert tile.caption == f'mean {values.mean():.2f}'
+
+
+def test_equal_samples_and_errors_of_zero():
+    same = images(1) * 2
+    sheet = draw_exploration(random_image(1, 3, 8, 12), {'bicubic': same[:1], 't1': same}, same[0])
+    assert sheet.dtype == np.uint8 and sheet.shape[2] == 3
+
+
+def test_value_map_above_its_top(monkeypatch):
+    texts = []
+    monkeypatch.setattr(sheet_drawing, 'put_text', lambda canvas, text, x, y: texts.append(text))
+    values = np.zeros((40, 300))
+    values[5, 7], values[6, 7], values[7, 7] = 50, 10, 5
+    drawn = value_map(values, 10)
+    colours = cv2.applyColorMap(np.array([[0, 128, 255]], np.uint8), cv2.COLORMAP_VIRIDIS)[0]
+    assert (drawn[5, 7] == colours[2]).all() and (drawn[6, 7] == colours[2]).all()
+    assert np.abs(drawn[7, 7].astype(int) - colours[1]).max() <= 2 and (drawn[0, 0] == colours[0]).all()
+    value_map(values, 60)
+    assert texts == ['10+', '0', '60', '0']
+
+
+def test_histogram_is_a_density():
+    values = np.random.default_rng(0).standard_normal(200_000)
+    drawn = draw_histogram(values)
+    bars = (drawn[:170] == (220, 190, 150)).all(axis=2).sum(axis=0)  # height of the bar in each column
+    z = np.linspace(-4, 4, drawn.shape[1])
+    wanted = np.exp(-z**2 / 2) / np.sqrt(2 * np.pi) / (1.05 / np.sqrt(2 * np.pi)) * 169
+    inside = np.abs(z) < 2.5
+    assert np.abs(bars - wanted)[inside].max() < 14  # steps of bars, and the curve drawn over them
+    assert np.abs(bars - wanted)[inside].mean() < 5
+    beyond = draw_histogram(np.array([-9., 9., 9., 9.]))
+    columns = (beyond[:170] == (220, 190, 150)).all(axis=2).sum(axis=0)
+    assert columns[-2] > 2.5 * columns[1] > 0 and not columns[20:-20].any()
+
+
+def test_strip(rows_of_tiles):
+    frames = images(7)
+    draw_strip(frames)
+    assert [len(row) for row in rows_of_tiles] == [5, 2]
+    assert titles(rows_of_tiles)[0][0] == 'step 0 of 6 = sample 1' and titles(rows_of_tiles)[1] == [
+        'step 5 of 6', 'step 6 of 6 = sample 2']
+
+
+def test_edit(rows_of_tiles):
+    edited, result = images(2)
+    contents = {'input': random_image(1, 3, 8, 12), 'own': random_image(1, 3, 8, 12, seed=1)}
+    results = {name: {'kept': (result, 'nll 3'), 't0.8': (result, 'nll 2')} for name in contents}
+    draw_edit(edited, contents, results, gt=result)
+    assert titles(rows_of_tiles)[0][:2] == ['before the edit', 'edited'] and len(rows_of_tiles) == 3
+    assert [tile.caption for tile in rows_of_tiles[2]] == ['nll 3', 'nll 2']
+    draw_edit(edited, contents, results)
+    assert titles(rows_of_tiles)[3][0] == 'edited'
+
+
+@pytest.mark.parametrize(('size', 'wanted'), [((192, 256), (192, 256)), ((24, 32), (192, 256)), ((10, 10), (260, 260)),
+                                              ((2000, 1500), (2000, 1500)), ((1000, 8), (1000, 8))])
+def test_frame_size(size, wanted):
+    assert frame_size(*size) == wanted

@@ -18,7 +18,7 @@ setup(
     install_requires=[
         'basicsr==1.4.2',
         'torch>=2.6',  # from 2.6 on torch.load refuses pickled code by default, in BasicSR's own loaders too
-        'opencv-python',
+        'opencv-python>=4.13',  # from 4.13 on it hands on EXIF and colour profiles
         'lmdb',
         'lpips',
         'pyyaml',

@@ -203,7 +203,8 @@ class HCFlowNet(nn.Module):
     # ---- (LR, latents) -> HR ----
 
     def decode(self, lq: torch.Tensor, latents: Sequence[torch.Tensor] | None = None, temperature: float = 1.0,
-               generator: torch.Generator | None = None, features: torch.Tensor | None = None) -> torch.Tensor:
+               generator: torch.Generator | None = None, features: torch.Tensor | None = None,
+               clamp: bool = True) -> torch.Tensor:
         """Restore HR images from LR images and latents, given or drawn from temperature * N(0, I).
 
         The LR image is used as it is, never rounded. Noise is drawn for the coarsest level first.
@@ -215,9 +216,10 @@ class HCFlowNet(nn.Module):
             generator: Random generator of the noise, on any device. Default: PyTorch's.
             features: What :meth:`coarsest_features` returned for `lq`: computed once for many samples, at any
                 temperature. Default: None, computed.
+            clamp: Clamp to [0, 1]; False returns the pixels as the flow gives them. Default: True.
 
         Returns:
-            HR images clamped to [0, 1], (N, 3, scale * h, scale * w).
+            HR images, (N, 3, scale * h, scale * w).
 
         Raises:
             InputError: wrong shapes or types, or an image far out of [0, 1], such as one in [0, 255].
@@ -233,7 +235,7 @@ class HCFlowNet(nn.Module):
                 if x is not lq:
                     known.append(level.features(x, known))
                 x = level.join(x, level.prior.inverse(latent, known[-1]))
-        return x.clamp(0, 1)
+        return x.clamp(0, 1) if clamp else x
 
     def coarsest_features(self, lq: torch.Tensor) -> torch.Tensor:
         """The features that depend on the LR image (N, 3, h, w) alone, for :meth:`decode`."""

@@ -22,7 +22,7 @@ setup(
         'lmdb',
         'lpips',
         'pyyaml',
-        'numpy', 'torchvision', 'tqdm',  # imported directly; BasicSR needs them anyway
+        'numpy', 'pillow', 'torchvision', 'tqdm',  # imported directly; BasicSR needs them anyway
         'setuptools',  # BasicSR imports distutils, which Python 3.12 keeps only here
     ],
     extras_require={'test': ['pytest', 'ruff']},

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from hcflow_arch import HCFlowNet
+from hcflow_arch import HCFlowNet, InputError
 from hcflow_arch.image_checks import fit_to_scale
 
 from .hcflow_loss import NLLLoss
@@ -33,8 +33,16 @@ def scaled(latents: Sequence[torch.Tensor], factor: float) -> list[torch.Tensor]
 @torch.no_grad()
 def decode_8bit(net: HCFlowNet, lq: torch.Tensor, latents: Sequence[torch.Tensor],
                 features: torch.Tensor | None = None) -> torch.Tensor:
-    """HR images as their files will have them, (1, 3, H, W), multiples of 1/255: figures are of what is saved."""
-    return round8(net.decode(lq, latents=latents, features=features).float().cpu())
+    """HR images as their files will have them, (1, 3, H, W), multiples of 1/255: figures are of what is saved.
+
+    Raises:
+        InputError: The network makes no image of these latents.
+    """
+    image = net.decode(lq, latents=latents, features=features, clamp=False).float().cpu()
+    if not image.isfinite().all():
+        raise InputError(f'{(~image.isfinite()).sum()} values of a decoded image are not finite: the network is not '
+                         'trained enough for this temperature or edit. Lower --temperatures, or take other weights.')
+    return round8(image.clamp(0, 1))
 
 
 def walk(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor], num_steps: int) -> Iterator[list[torch.Tensor]]:

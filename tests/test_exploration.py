@@ -44,6 +44,14 @@ def test_a_sample_has_the_same_noise_at_every_temperature(net):
     assert torch.equal((got * 255).round() / 255, got) and (got - wanted).abs().max() <= 0.5 / 255 + 1e-6
 
 
+def test_images_that_are_not_finite_are_refused(net):
+    lq = random_image(1, 3, 5, 6)
+    latents = net.draw_latents(lq, 1.0)
+    latents[0][0, 0, 0, 0] = float('inf')
+    with pytest.raises(InputError, match='not finite'):
+        decode_8bit(net, lq, latents)
+
+
 def test_walk_keeps_the_gaussian():
     first, second = [normal(1, 2, 300, 300)], [normal(1, 2, 300, 300, seed=1)]
     points = [point for point, in walk(first, second, 7)]

@@ -1,0 +1,206 @@
+"""Write docs/options.md, every key of an option file in tables made from the code: `python docs/make_options.py`.
+
+Keys, types, defaults and smallest values come from option_schema.py and from the signatures and docstrings of
+networks, losses, metrics and schedulers; meanings of BasicSR's own keys from option_texts.py. A key without a meaning
+and a meaning without a key are errors.
+"""
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import hcflow_model  # noqa: F401  isort: skip  (first: it makes `import basicsr` work)
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
+
+from hcflow_model import option_schema
+from hcflow_model.hcflow_option_check import SCHEDULERS
+from hcflow_model.option_rules import TYPE_NAMES
+
+sys.path.insert(0, str(Path(__file__).parent))
+import option_texts  # noqa: E402
+
+OUTPUT = Path(__file__).parent / 'options.md'
+LOSSES = ('NLLLoss', 'LatentLoss', 'L1Loss', 'MSELoss', 'CharbonnierLoss', 'PerceptualLoss', 'RandomPerceptualLoss',
+          'GANLoss', 'RelativisticGANLoss')
+METRICS = ('calculate_psnr', 'calculate_ssim', 'calculate_niqe', 'calculate_lpips', 'calculate_lr_psnr',
+           'calculate_diversity')
+GIVEN = ('self', 'params', 'optimizer', 'img', 'img2', 'lq', 'samples', 'scale', 'net', 'kwargs')  # not from the file
+ANY = re.compile(r'(val|test)(_\d+)?$|train$')
+
+
+class Row(NamedTuple):
+    """One key: what it takes and what it means."""
+
+    key: str
+    values: str
+    meaning: str
+
+
+class Table(NamedTuple):
+    """The keys of one block, or of one `type` of block."""
+
+    title: str
+    place: str
+    rows: list[Row]
+
+
+def tables() -> dict[str, Table]:
+    """Every table, by the name of its block or type."""
+    schema = option_schema
+    found = {
+        'general': Table('General settings', 'at the top of the file', _text_rows(option_texts.GENERAL)),
+        'datasets': Table('datasets', '`datasets.train`, `datasets.val`, `datasets.val_2`, `datasets.test_1`, …',
+                          _text_rows(option_texts.DATASET)),
+        'path': Table('path', '`path`', _schema_rows(schema.PATH)),
+        'train': Table('train', '`train`', _schema_rows(schema.TRAIN)),
+        'val': Table('val', '`val`', _schema_rows(schema.VAL)),
+        'logger': Table('logger', '`logger`', _schema_rows(schema.LOGGER)),
+        'wandb': Table('wandb', '`logger.wandb`', _text_rows(option_texts.WANDB)),
+        'dist_params': Table('dist_params', '`dist_params`', _text_rows(option_texts.DIST_PARAMS)),
+    }
+    network = ARCH_REGISTRY.get('HCFlowNet')
+    found['HCFlowNet'] = _component('HCFlowNet', network, '`network_g`', given=set(GIVEN) - {'scale'})
+    found['HCFlowVGGDiscriminator'] = _component('HCFlowVGGDiscriminator', ARCH_REGISTRY.get('HCFlowVGGDiscriminator'),
+                                                 '`network_d`')
+    for name in LOSSES:
+        place = {'NLLLoss': '`train.nll_opt`', 'LatentLoss': '`train.latent_opt`'}.get(name) or (
+            '`train.gan_opt`' if 'GAN' in name else '`train.perceptual_opt`' if 'Perceptual' in name else
+            '`train.pixel_opt`, `train.lq_opt`')
+        found[name] = _component(name, LOSS_REGISTRY.get(name), place)
+    for name in METRICS:
+        found[name] = _component(name, METRIC_REGISTRY.get(name), '`val.metrics.NAME`', [
+            Row('better', 'higher or lower', 'which values are best; default: lower for LPIPS and NIQE')])
+    # PyTorch's versions differ in the others
+    others = set(inspect.signature(torch.optim.Adam).parameters) - {'lr', 'betas', 'eps', 'weight_decay', 'amsgrad'}
+    found['Adam'] = _component('Adam', torch.optim.Adam, '`train.optim_g`, `train.optim_d`', given=others)
+    for name in ('MultiStepLR', 'CosineAnnealingRestartLR'):
+        found[name] = _component(name, SCHEDULERS[name], '`train.scheduler`')
+    return found
+
+
+def _text_rows(texts):
+    return [Row(key, values, meaning) for key, (values, meaning) in texts.items()]
+
+
+def _schema_rows(schema):
+    rows = []
+    for key, option in schema.items():
+        names = ' or '.join(dict.fromkeys(TYPE_NAMES[kind] for kind in option.types))
+        if set(option.types) == {int, float}:
+            names = 'a number'
+        rows.append(Row(key, names + ('' if option.minimum is None else f' ≥ {option.minimum:g}'), option.meaning))
+    return rows
+
+
+def _component(name, function, place, more=(), given=GIVEN):
+    """The arguments of what a `type` names, from its signature; meanings from its docstring or option_texts.py."""
+    texts = option_texts.COMPONENTS.get(name)
+    known = {} if texts is not None else dict(_arguments_of_docstring(function))
+    parameters = {key: parameter for key, parameter in inspect.signature(function).parameters.items()
+                  if key not in given}
+    meanings = texts if texts is not None else {key: meaning for key, (_, meaning) in known.items()}
+    shared = texts in (option_texts.PLAIN_LOSS, option_texts.GAN)  # told once for several types
+    strange = [key for key in parameters if key not in meanings]
+    strange += [key for key in meanings if key not in parameters and key not in GIVEN and not shared]
+    if strange:
+        raise KeyError(f'{name}: {strange} stand in the signature without a meaning, or the reverse')
+    rows = [Row('type', name, 'this one')]
+    for key, parameter in parameters.items():
+        kind = known[key][0] if key in known else _kind_of(parameter.default)
+        rows.append(Row(key, ', '.join(filter(None, (kind, _default(parameter, meanings[key])))), meanings[key]))
+    return Table(name, place, [*rows, *more])
+
+
+def _kind_of(default):
+    kind = type(default)
+    return TYPE_NAMES.get(kind, '') if kind is not float else 'a number'
+
+
+def _default(parameter, meaning):
+    if 'Default:' in meaning:
+        return ''
+    if parameter.default is inspect.Parameter.empty:
+        return 'must be given'
+    shown = {None: '~', True: 'true', False: 'false'}.get(parameter.default, parameter.default) if not isinstance(
+        parameter.default, (int, float)) or isinstance(parameter.default, bool) else parameter.default
+    return f'default {list(shown) if isinstance(shown, tuple) else shown}'
+
+
+def _arguments_of_docstring(function) -> Iterator[tuple[str, tuple[str, str]]]:
+    """(name, (type, meaning)) of each argument in the Args of a Google docstring."""
+    lines = inspect.getdoc(function).split('\n')
+    lines = lines[lines.index('Args:') + 1:]
+    name = kind = meaning = None
+    for line in [*lines, 'end']:
+        start = re.match(r'    (\w+) \((.+?)\): (.*)', line)
+        if start or (line and not line.startswith('    ')):
+            if name:
+                yield name, (_plain(kind), meaning)
+            if not start:
+                return
+            name, kind, meaning = start.groups()
+        elif line.strip():
+            meaning += f' {line.strip()}'
+
+
+def _plain(kind):
+    words = {'int': 'a whole number', 'float': 'a number', 'str': 'text', 'dict': 'a block', 'bool': 'true or false',
+             'Sequence[int]': 'a list', 'str | None': 'text or ~', 'dict[str, float]': 'a block'}
+    return words.get(kind, kind)
+
+
+def unexplained(opt: dict) -> list[str]:
+    """Keys of an option file that no table has, as 'train.optim_g.lr'."""
+    known = {name: {row.key for row in table.rows} for name, table in tables().items()}
+    missing = []
+
+    def check(place, block, name):
+        if name not in known:
+            missing.append(f'{place}.type: {name}')
+        else:
+            missing.extend(f'{place}.{key}' for key in block if key not in known[name])
+
+    check('', opt, 'general')
+    for phase, dataset in opt['datasets'].items():
+        if not ANY.match(phase):
+            missing.append(f'datasets.{phase}')
+        check(f'datasets.{phase}', dataset, 'datasets')
+    for name in ('path', 'train', 'val', 'logger', 'dist_params'):
+        check(name, opt.get(name) or {}, name)
+    components = {name: opt.get(name) for name in ('network_g', 'network_d')}
+    components.update({f'train.{key}': value for key, value in opt.get('train', {}).items() if isinstance(value, dict)})
+    components.update({f'val.metrics.{key}': value for key, value in ((opt.get('val') or {}).get('metrics') or
+                                                                      {}).items()})
+    for place, block in components.items():
+        if block is not None:
+            check(place, block, block['type'])
+    check('logger.wandb', (opt.get('logger') or {}).get('wandb') or {}, 'wandb')
+    return missing
+
+
+def document() -> str:
+    """The text of options.md."""
+    found = tables()
+    lines = ['# Every option', '',
+             'Made by `python docs/make_options.py` from the code, and held against it by a test.', '',
+             'An option file is a block of blocks in YAML. `~` is the same as leaving a key out. Write small numbers '
+             'as `!!float 1e-4`: plain `1e-4` is text in YAML. Wherever a block has a `type`, any registered name will '
+             'do, also one from another package; those that come with this package and the usual ones of BasicSR are '
+             'below.', '']
+    for table in found.values():
+        lines += [f'## {table.title}', '', f'In {table.place}.' if table.place.startswith('`') else
+                  f'These stand {table.place}.', '', '| key | values | meaning |', '|---|---|---|']
+        lines += [f'| `{row.key}` | {_cell(row.values)} | {_cell(row.meaning)} |' for row in table.rows]
+        lines.append('')
+    return '\n'.join(lines)
+
+
+def _cell(text):
+    return text.replace('|', '\\|').rstrip('.')
+
+
+if __name__ == '__main__':
+    OUTPUT.write_text(document(), encoding='utf-8')

@@ -28,6 +28,7 @@ LOSSES = ('NLLLoss', 'LatentLoss', 'L1Loss', 'MSELoss', 'CharbonnierLoss', 'Perc
 METRICS = ('calculate_psnr', 'calculate_ssim', 'calculate_niqe', 'calculate_lpips', 'calculate_lr_psnr',
            'calculate_diversity')
 GIVEN = ('self', 'params', 'optimizer', 'img', 'img2', 'lq', 'samples', 'scale', 'net', 'kwargs')  # not from the file
+TOP = 'at the top'
 ANY = re.compile(r'(val|test)(_\d+)?$|train$')
 
 
@@ -40,10 +41,10 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """The keys of one block, or of one `type` of block."""
+    """The keys of one block, or of one type of block."""
 
-    title: str
-    place: str
+    title: str  # the type, '' where there is but one
+    place: str  # blocks that have these keys, separated by commas
     rows: list[Row]
 
 
@@ -51,33 +52,33 @@ def tables() -> dict[str, Table]:
     """Every table, by the name of its block or type."""
     schema = option_schema
     found = {
-        'general': Table('General settings', 'at the top of the file', _text_rows(option_texts.GENERAL)),
-        'datasets': Table('datasets', '`datasets.train`, `datasets.val`, `datasets.val_2`, `datasets.test_1`, …',
+        'general': Table('', TOP, _text_rows(option_texts.GENERAL)),
+        'datasets': Table('', 'datasets.train, datasets.val, datasets.val_2, datasets.test_1, …',
                           _text_rows(option_texts.DATASET)),
-        'path': Table('path', '`path`', _schema_rows(schema.PATH)),
-        'train': Table('train', '`train`', _schema_rows(schema.TRAIN)),
-        'val': Table('val', '`val`', _schema_rows(schema.VAL)),
-        'logger': Table('logger', '`logger`', _schema_rows(schema.LOGGER)),
-        'wandb': Table('wandb', '`logger.wandb`', _text_rows(option_texts.WANDB)),
-        'dist_params': Table('dist_params', '`dist_params`', _text_rows(option_texts.DIST_PARAMS)),
+        'path': Table('', 'path', _schema_rows(schema.PATH)),
+        'train': Table('', 'train', _schema_rows(schema.TRAIN)),
+        'val': Table('', 'val', _schema_rows(schema.VAL)),
+        'logger': Table('', 'logger', _schema_rows(schema.LOGGER)),
+        'wandb': Table('', 'logger.wandb', _text_rows(option_texts.WANDB)),
+        'dist_params': Table('', 'dist_params', _text_rows(option_texts.DIST_PARAMS)),
     }
     network = ARCH_REGISTRY.get('HCFlowNet')
-    found['HCFlowNet'] = _component('HCFlowNet', network, '`network_g`', given=set(GIVEN) - {'scale'})
+    found['HCFlowNet'] = _component('HCFlowNet', network, 'network_g', given=set(GIVEN) - {'scale'})
     found['HCFlowVGGDiscriminator'] = _component('HCFlowVGGDiscriminator', ARCH_REGISTRY.get('HCFlowVGGDiscriminator'),
-                                                 '`network_d`')
+                                                 'network_d')
     for name in LOSSES:
-        place = {'NLLLoss': '`train.nll_opt`', 'LatentLoss': '`train.latent_opt`'}.get(name) or (
-            '`train.gan_opt`' if 'GAN' in name else '`train.perceptual_opt`' if 'Perceptual' in name else
-            '`train.pixel_opt`, `train.lq_opt`')
+        place = {'NLLLoss': 'train.nll_opt', 'LatentLoss': 'train.latent_opt'}.get(name) or (
+            'train.gan_opt' if 'GAN' in name else 'train.perceptual_opt' if 'Perceptual' in name else
+            'train.pixel_opt, train.lq_opt')
         found[name] = _component(name, LOSS_REGISTRY.get(name), place)
     for name in METRICS:
-        found[name] = _component(name, METRIC_REGISTRY.get(name), '`val.metrics.NAME`', [
+        found[name] = _component(name, METRIC_REGISTRY.get(name), 'val.metrics.NAME', [
             Row('better', 'higher or lower', 'which values are best; default: lower for LPIPS and NIQE')])
     # PyTorch's versions differ in the others
     others = set(inspect.signature(torch.optim.Adam).parameters) - {'lr', 'betas', 'eps', 'weight_decay', 'amsgrad'}
-    found['Adam'] = _component('Adam', torch.optim.Adam, '`train.optim_g`, `train.optim_d`', given=others)
+    found['Adam'] = _component('Adam', torch.optim.Adam, 'train.optim_g, train.optim_d', given=others)
     for name in ('MultiStepLR', 'CosineAnnealingRestartLR'):
-        found[name] = _component(name, SCHEDULERS[name], '`train.scheduler`')
+        found[name] = _component(name, SCHEDULERS[name], 'train.scheduler')
     return found
 
 
@@ -107,26 +108,27 @@ def _component(name, function, place, more=(), given=GIVEN):
     strange += [key for key in meanings if key not in parameters and key not in GIVEN and not shared]
     if strange:
         raise KeyError(f'{name}: {strange} stand in the signature without a meaning, or the reverse')
-    rows = [Row('type', name, 'this one')]
+    rows = []
     for key, parameter in parameters.items():
+        meaning, _, default = meanings[key].partition(' Default: ' if ' Default: ' in meanings[key] else 'Default: ')
         kind = known[key][0] if key in known else _kind_of(parameter.default)
-        rows.append(Row(key, ', '.join(filter(None, (kind, _default(parameter, meanings[key])))), meanings[key]))
+        default = f'default {default}' if default else _default(parameter)
+        rows.append(Row(key, ', '.join(filter(None, (kind, default))), meaning or option_texts.DEFAULT_ALONE[key]))
     return Table(name, place, [*rows, *more])
 
 
 def _kind_of(default):
     kind = type(default)
-    return TYPE_NAMES.get(kind, '') if kind is not float else 'a number'
+    return 'a number' if kind in (int, float) else TYPE_NAMES.get(kind, '')
 
 
-def _default(parameter, meaning):
-    if 'Default:' in meaning:
-        return ''
-    if parameter.default is inspect.Parameter.empty:
+def _default(parameter):
+    default = parameter.default
+    if default is inspect.Parameter.empty:
         return 'must be given'
-    shown = {None: '~', True: 'true', False: 'false'}.get(parameter.default, parameter.default) if not isinstance(
-        parameter.default, (int, float)) or isinstance(parameter.default, bool) else parameter.default
-    return f'default {list(shown) if isinstance(shown, tuple) else shown}'
+    if default is None or isinstance(default, bool):
+        default = {None: '~', True: 'true', False: 'false'}[default]
+    return f'default {list(default) if isinstance(default, tuple) else default}'
 
 
 def _arguments_of_docstring(function) -> Iterator[tuple[str, tuple[str, str]]]:
@@ -154,7 +156,8 @@ def _plain(kind):
 
 def unexplained(opt: dict) -> list[str]:
     """Keys of an option file that no table has, as 'train.optim_g.lr'."""
-    known = {name: {row.key for row in table.rows} for name, table in tables().items()}
+    known = {name: {row.key for row in table.rows} | ({'type'} if table.title else set())
+             for name, table in tables().items()}
     missing = []
 
     def check(place, block, name):
@@ -189,17 +192,23 @@ def document() -> str:
              'An option file is a block of blocks in YAML. `~` is the same as leaving a key out. Write small numbers '
              'as `!!float 1e-4`: plain `1e-4` is text in YAML. Wherever a block has a `type`, any registered name will '
              'do, also one from another package; those that come with this package and the usual ones of BasicSR are '
-             'below.', '']
+             'below.', '', '| key | values | meaning |', '|---|---|---|']
+    merged = {}  # types with the same arguments in the same place are told once
     for table in found.values():
-        lines += [f'## {table.title}', '', f'In {table.place}.' if table.place.startswith('`') else
-                  f'These stand {table.place}.', '', '| key | values | meaning |', '|---|---|---|']
-        lines += [f'| `{row.key}` | {_cell(row.values)} | {_cell(row.meaning)} |' for row in table.rows]
-        lines.append('')
-    return '\n'.join(lines)
+        merged.setdefault((table.place, *table.rows), []).append(table.title)
+    for (place, *rows), titles in merged.items():
+        lines.append(f'| **{place}** | {_types(titles)} | |')
+        prefix = '' if place == TOP else place.split(', ')[0] + '.'
+        lines += [f'| `{prefix}{row.key}` | {_cell(row.values)} | {_cell(row.meaning)} |' for row in rows]
+    return '\n'.join([*lines, ''])
+
+
+def _types(titles):
+    return '' if titles == [''] else f'**type: {" or ".join(titles)}**'
 
 
 def _cell(text):
-    return text.replace('|', '\\|').rstrip('.')
+    return text.replace('|', '\\|').rstrip('.') or ' '
 
 
 if __name__ == '__main__':

@@ -85,3 +85,6 @@ COMPONENTS = {
         'periods': 'iterations of each half cosine', 'restart_weights': 'factor of the rate at each start',
         'eta_min': 'lowest rate', 'last_epoch': 'set by BasicSR'},
 }
+
+# arguments whose docstring gives their default alone
+DEFAULT_ALONE = {'loss_weight': 'weight in the sum', 'perceptual_weight': 'weight in the sum', 'device': 'where it runs'}

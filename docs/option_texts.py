@@ -87,4 +87,5 @@ COMPONENTS = {
 }
 
 # arguments whose docstring gives their default alone
-DEFAULT_ALONE = {'loss_weight': 'weight in the sum', 'perceptual_weight': 'weight in the sum', 'device': 'where it runs'}
+DEFAULT_ALONE = {'loss_weight': 'weight in the sum', 'perceptual_weight': 'weight in the sum',
+                 'device': 'where it runs'}

@@ -2,6 +2,7 @@
 import os
 import struct
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,10 @@ QUALITY = {'.jpg': [cv2.IMWRITE_JPEG_QUALITY, 95], '.jpeg': [cv2.IMWRITE_JPEG_QU
            '.webp': [cv2.IMWRITE_WEBP_QUALITY, 95]}
 JPEG_SIGNATURE, TIFF_SIGNATURES = b'\xff\xd8', (b'II*\0', b'MM\0*')
 ORIENTATION, PHOTOMETRIC, SAMPLES_PER_PIXEL, CMYK = 274, 262, 277, 5  # tags of TIFF, which EXIF shares
+
+
+class WriteError(InputError):
+    """A file cannot be written: no space, no permission."""
 
 
 class ImageFile(NamedTuple):
@@ -84,7 +89,8 @@ def write_image(path: str | os.PathLike, pixels: np.ndarray, profile: bytes | No
         text: Text for a PNG, {keyword: text}. Default: None.
 
     Raises:
-        InputError: Unknown format, alpha in a format without it, or the file cannot be written.
+        InputError: Unknown format, or alpha in a format without it.
+        WriteError: The file cannot be written.
     """
     path = Path(path)
     extension = path.suffix.lower()
@@ -111,7 +117,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file by renaming a finished one; on every failure what was there before stays.
 
     Raises:
-        InputError: No space, no permission, and the like.
+        WriteError: No space, no permission, and the like.
     """
     part = None
     try:
@@ -127,7 +133,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         os.chmod(part, 0o666 & ~umask)  # as open() would have made it
         os.replace(part, path)
     except OSError as error:
-        raise InputError(f'Cannot write {path}: {error.strerror}. Free some space, or choose a folder that can be '
+        raise WriteError(f'Cannot write {path}: {error.strerror}. Free some space, or choose a folder that can be '
                          'written.') from error
     finally:
         if part is not None and os.path.exists(part):
@@ -147,6 +153,17 @@ def as_depth(pixels: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
     top_in, top_out = (np.iinfo(kind).max if kind.kind == 'u' else 1 for kind in (pixels.dtype, dtype))
     values = pixels.astype(np.float32) * np.float32(top_out / top_in)
     return values.astype(dtype) if dtype.kind == 'f' else values.clip(0, top_out).round().astype(dtype)
+
+
+def resize(pixels: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Pixels at another (height, width): averaged when shrunk, bicubic when enlarged."""
+    height, width = size
+    if (height, width) == pixels.shape[:2]:
+        return pixels
+    shrunk = height < pixels.shape[0] or width < pixels.shape[1]
+    resized = cv2.resize(pixels, (max(width, 1), max(height, 1)),
+                         interpolation=cv2.INTER_AREA if shrunk else cv2.INTER_CUBIC)
+    return resized.reshape(*resized.shape[:2], *pixels.shape[2:])
 
 
 def automatic_extension(path: str | os.PathLike, pixels: np.ndarray) -> str:

@@ -52,6 +52,7 @@ class HCFlowImages:
         else:
             self.net = load_pretrained(weights, task=self.task, param_key=param_key, device=self.device)
         self.tile, self.overlap = tile, overlap
+        self.progress = None  # called with the finished share of the colours, or of the alpha, after each tile
 
     @property
     def scale(self) -> int:
@@ -109,15 +110,16 @@ class HCFlowImages:
         height, width = array.shape[:2]
         out = [np.empty((height * self.scale, width * self.scale, array.shape[2]), array.dtype) for _ in range(count)]
         for plane in planes(array):
-            part = array[..., plane.channels]
-            if plane.is_alpha and part.min() == part.max():  # opaque, nearly always: stays exactly so
-                for image in out:
-                    image[..., plane.channels] = part[0, 0]
+            part, outs = array[..., plane.channels], [image[..., plane.channels] for image in out]
+            if not plane.is_alpha:
+                self._draw_plane(part, outs, temperature, seed)
                 continue
-            outs = [image[..., plane.channels] for image in (out[:1] if plane.is_alpha else out)]
-            self._draw_plane(part, outs, 0. if plane.is_alpha else temperature, seed)
-            for image in out[1:] if plane.is_alpha else []:
-                image[..., plane.channels] = outs[0]
+            if part.min() == part.max():  # opaque, nearly always: stays exactly so
+                outs[0][...] = part[0, 0]
+            else:
+                self._draw_plane(part, outs[:1], 0., seed)
+            for other in outs[1:]:
+                other[...] = outs[0]
         return [image.reshape(*image.shape[:2], *lr.shape[2:]) for image in out]
 
     def _draw_plane(self, part, outs, temperature, seed):
@@ -125,7 +127,8 @@ class HCFlowImages:
 
         def run(tile):
             tiles = split(*part.shape[:2], tile, self.overlap, size_multiple(self.net))
-            for place, index, sr in decode_tiles(self.net, self._reader(part), tiles, fields, temperature):
+            decoded = decode_tiles(self.net, self._reader(part), tiles, fields, temperature)
+            for place, index, sr in self._with_progress(decoded, len(tiles) * len(fields)):
                 if not sr.isfinite().all():
                     raise InputError(f'The network gives pixels that are not finite at temperature {temperature:g}; '
                                      'lower the temperature or take another checkpoint.')
@@ -134,6 +137,12 @@ class HCFlowImages:
                 outs[index][rows, columns] = to_array(sr, part.shape[2], part.dtype)
 
         in_tiles_that_fit(self.net, part.shape[:2], self.tile, run)
+
+    def _with_progress(self, steps, count):
+        for done, step in enumerate(steps, 1):
+            yield step
+            if self.progress is not None:
+                self.progress(done / count)
 
     def _reader(self, part):
         return lambda rows, columns: to_tensor(part[rows.start:rows.stop, columns.start:columns.stop], self.device)
@@ -221,7 +230,7 @@ class HCFlowRescaler(HCFlowImages):
 
         def run(tile):
             tiles = split(*size, tile, self.overlap, size_multiple(self.net))
-            for place, lr in downscale_tiles(self.net, read, tiles):
+            for place, lr in self._with_progress(downscale_tiles(self.net, read, tiles), len(tiles)):
                 out[place.rows.start:place.rows.stop, place.columns.start:place.columns.stop] = to_array(
                     lr, part.shape[2], part.dtype)
 

@@ -1,7 +1,6 @@
 """Image files to and from arrays: nothing of a file is lost on the way, and no file is ever half-written."""
 import os
 import struct
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 from hcflow_arch.errors import InputError
 
 from . import png_chunks
+from .files import write_bytes
 
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.bmp')
 DEEP_EXTENSIONS = ('.png', '.tif', '.tiff')  # more than 8 bits
@@ -21,10 +21,6 @@ QUALITY = {'.jpg': [cv2.IMWRITE_JPEG_QUALITY, 95], '.jpeg': [cv2.IMWRITE_JPEG_QU
            '.webp': [cv2.IMWRITE_WEBP_QUALITY, 95]}
 JPEG_SIGNATURE, TIFF_SIGNATURES = b'\xff\xd8', (b'II*\0', b'MM\0*')
 ORIENTATION, PHOTOMETRIC, SAMPLES_PER_PIXEL, CMYK = 274, 262, 277, 5  # tags of TIFF, which EXIF shares
-
-
-class WriteError(InputError):
-    """A file cannot be written: no space, no permission."""
 
 
 class ImageFile(NamedTuple):
@@ -111,33 +107,6 @@ def check_format(path: Path, pixels: np.ndarray) -> None:
     if has_alpha(pixels) and extension not in ALPHA_EXTENSIONS:
         raise InputError(f'{path}: {extension} holds no transparency (alpha), which the image has; allowed are '
                          f'{", ".join(ALPHA_EXTENSIONS)}.')
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file by renaming a finished one; on every failure what was there before stays.
-
-    Raises:
-        WriteError: No space, no permission, and the like.
-    """
-    part = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # a name of its own, so that two runs into one folder do not write into each other's file
-        handle, part = tempfile.mkstemp(prefix=f'.{path.name}.', suffix='.part', dir=path.parent)
-        with open(handle, 'wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(part, 0o666 & ~umask)  # as open() would have made it
-        os.replace(part, path)
-    except OSError as error:
-        raise WriteError(f'Cannot write {path}: {error.strerror}. Free some space, or choose a folder that can be '
-                         'written.') from error
-    finally:
-        if part is not None and os.path.exists(part):
-            os.unlink(part)
 
 
 def has_alpha(pixels: np.ndarray) -> bool:

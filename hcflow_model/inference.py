@@ -10,7 +10,7 @@ from hcflow_arch.image_checks import check_temperature
 
 from .image_arrays import check_array, planes, reflected, to_array, to_tensor
 from .noise_field import NoiseField
-from .pretrained import load_pretrained
+from .pretrained import load_pretrained, save_pretrained
 from .tile_choice import in_tiles_that_fit
 from .tiling import DEFAULT_OVERLAP, check_tile, decode_tiles, downscale_tiles, size_multiple, split
 
@@ -53,6 +53,10 @@ class HCFlowImages:
             self.net = load_pretrained(weights, task=self.task, param_key=param_key, device=self.device)
         self.tile, self.overlap = tile, overlap
         self.progress = None  # called with the finished share of the colours, or of the alpha, after each tile
+
+    def save_pretrained(self, path: str | os.PathLike) -> None:
+        """Save the network in one file, .safetensors or .pth, that the constructor takes."""
+        save_pretrained(self.net, path)
 
     @property
     def scale(self) -> int:

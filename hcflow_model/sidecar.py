@@ -56,7 +56,8 @@ class Sidecar(NamedTuple):
             sidecar = cls(**json.loads(text[KEYWORD]))
             numbers = [int(number) for number in sidecar[:3]]
         except (ValueError, TypeError) as error:
-            raise InputError(f'{path}: its text on the original cannot be read; downscale the original again.') from error
+            raise InputError(f'{path}: what it says of its original cannot be read; downscale the original '
+                             'again.') from error
         sidecar = sidecar._replace(height=numbers[0], width=numbers[1], scale=numbers[2])
         if sidecar.scale != scale:
             raise InputError(f'{path} was made small at scale {sidecar.scale}, the network has scale {scale}; take the '

@@ -40,15 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser, formats: bool = True) -> None
     parser.add_argument('-w', '--weights', required=True, metavar='W',
                         help='checkpoint, ours (.pth, .safetensors) or a released one, or the folder of an experiment')
     parser.add_argument('-t', '--tile', type=int, default=0, metavar='PIXELS',
-                        help='largest side of tiles in LR pixels, from 16; 0: the whole image where it fits into memory, '
-                        'else tiles (default: 0)')
+                        help='largest side of tiles in LR pixels, from 16; 0: the whole image where it fits into '
+                        'memory, else tiles (default: 0)')
     parser.add_argument('--tile_pad', type=int, metavar='PIXELS',
                         help='margin of tiles in LR pixels; more is nearer to the whole image (default: 16)')
     parser.add_argument('--suffix', default='', help='added to the names of the images, as in NAME_SUFFIX.png')
     if formats:
         parser.add_argument('--ext', choices=FORMATS, default='auto',
-                            help="format of the images; auto: the input's, where that keeps depth and transparency, else "
-                            'png, and tif for floats. jpg, webp and bmp have 8 bits (default: auto)')
+                            help="format of the images; auto: the input's, where that keeps depth and transparency, "
+                            'else png, and tif for floats. jpg, webp and bmp have 8 bits (default: auto)')
     parser.add_argument('--overwrite', action='store_true', help='also make images that are there already')
     parser.add_argument('--device', metavar='NAME', help='cpu, cuda, cuda:1 (default: cuda where there is one)')
 
@@ -75,7 +75,8 @@ def plan(args: argparse.Namespace, extension: str | None = None) -> list[Job]:
     if output.suffix.lower() in EXTENSIONS and not output.is_dir() and source.is_file():
         return [_job_to_file(args, source, output, only)]
     if output.is_file():
-        raise InputError(f'Output {output} is a file; give a folder, or a file name that ends in {", ".join(EXTENSIONS)}.')
+        raise InputError(f'Output {output} is a file; give a folder, or for one image a file name that ends in '
+                         f'{", ".join(EXTENSIONS)}.')
     folder = source if source.is_dir() else source.parent
     if output.resolve() == folder.resolve():
         raise InputError(f'The output folder is the input folder, {folder}; give another one, so that no image can be '
@@ -130,7 +131,7 @@ def run_jobs(jobs: list[Job], process: Callable[[Job, Callable[[float], None]], 
     """
     from tqdm import tqdm
 
-    from ..image_io import WriteError
+    from ..files import WriteError
     waiting = [job for job in jobs if overwrite or not job.is_finished(numbers)]
     failures = []
     bar = '{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total_fmt} images [{elapsed}<{remaining}]'

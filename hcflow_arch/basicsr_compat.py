@@ -11,11 +11,11 @@ import subprocess
 import sys
 import types
 from ast import literal_eval
-from collections import OrderedDict
 from copy import deepcopy
 from pathlib import Path
 
 from .errors import InputError
+from .safe_yaml import read_option_file, safe_ordered_yaml  # noqa: F401
 
 
 def repair_torchvision_import() -> None:
@@ -43,38 +43,6 @@ def repair_pipelines() -> None:
     basicsr.utils.options.ordered_yaml = safe_ordered_yaml
     basicsr.utils.options.init_dist = init_dist
     basicsr.train.load_resume_state = load_resume_state
-
-
-def safe_ordered_yaml():
-    """BasicSR's `ordered_yaml` (utils/options.py) with PyYAML's safe loader: its own can construct any object."""
-    import yaml
-
-    class Loader(getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):
-        pass
-
-    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG,
-                           lambda loader, node: OrderedDict(loader.construct_pairs(node)))
-    return Loader, getattr(yaml, 'CSafeDumper', yaml.SafeDumper)
-
-
-def read_option_file(path: str) -> dict:
-    """Read an option file by the safe loader.
-
-    Raises:
-        InputError: The file is missing, unreadable, no YAML, or no option file.
-    """
-    import yaml
-    try:
-        with open(path, encoding='utf-8') as file:
-            opt = yaml.load(file, Loader=safe_ordered_yaml()[0])
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, 'strerror', None) or 'it is not text'
-        raise InputError(f'Option file {path} cannot be read: {reason}.') from error
-    except yaml.YAMLError as error:
-        raise InputError(f'Option file {path} is not valid YAML: {" ".join(str(error).split())}') from error
-    if not isinstance(opt, dict):
-        raise InputError(f'Option file {path} holds no options; it must be a YAML mapping (name: …, model_type: …).')
-    return opt
 
 
 def apply_force_yml(entries: list[str], opt: dict) -> dict:
@@ -106,7 +74,7 @@ def apply_force_yml(entries: list[str], opt: dict) -> dict:
             if value.startswith('['):
                 literal_eval(value)
             block[key] = _postprocess_yml_value(value)
-        except (ValueError, SyntaxError) as error:
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:  # the last two: brackets without end
             raise InputError(f'--force_yml {entry!r}: {value} is not a plain value: a number, a word, or a list of '
                              'literals.') from error
     return opt

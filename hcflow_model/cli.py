@@ -8,6 +8,7 @@ import traceback
 from importlib import metadata
 
 from hcflow_arch import InputError, basicsr_compat
+from hcflow_arch.safe_yaml import check_plain, read_option_file
 
 PLUGIN_GROUP = 'basicsr.plugins'
 
@@ -83,8 +84,8 @@ def _run(args: argparse.Namespace) -> None:
     if args.command is None:
         _parser().print_help()
         return
-    opt = basicsr_compat.read_option_file(args.opt)
-    opt = basicsr_compat.apply_force_yml(args.force_yml or [], opt)
+    opt = basicsr_compat.apply_force_yml(args.force_yml or [], read_option_file(args.opt))
+    check_plain(opt)
     plugins = opt.get('plugins') or []
     if not isinstance(plugins, list) or not all(isinstance(module, str) for module in plugins):
         raise InputError(f'plugins is {plugins!r}; it must be a list of module names, such as [realesrgan.archs].')

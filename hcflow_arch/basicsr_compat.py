@@ -4,17 +4,21 @@ Importing this module makes `import basicsr` work; :func:`repair_pipelines` make
 work. Each repair is applied only where it is needed and names the upstream issue or the place in BasicSR, so that it
 can be deleted when BasicSR releases the fix.
 """
+import functools
 import importlib.util
 import os
+import pickle
 import re
 import subprocess
 import sys
 import types
 from ast import literal_eval
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
 from .errors import InputError
+from .safe_load import load_file, unsafe_checkpoint
 from .safe_yaml import read_option_file, safe_ordered_yaml  # noqa: F401
 
 
@@ -40,9 +44,37 @@ def repair_pipelines() -> None:
     """Put the repairs below in place of what `basicsr.train` and `basicsr.test` call."""
     import basicsr.train
     import basicsr.utils.options
+    from basicsr.models.base_model import BaseModel
+    force_weights_only()
+    if not hasattr(BaseModel.load_network, '__wrapped__'):
+        BaseModel.load_network = name_checkpoint(BaseModel.load_network)
     basicsr.utils.options.ordered_yaml = safe_ordered_yaml
     basicsr.utils.options.init_dist = init_dist
     basicsr.train.load_resume_state = load_resume_state
+
+
+def force_weights_only() -> None:
+    """Have every `torch.load` of this process and its workers refuse pickled code.
+
+    BasicSR, torchvision (VGG) and lpips load without `weights_only`, which depends on PyTorch's version and on
+    TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD, or with `weights_only=False`; PyTorch's own switch overrules them all.
+    """
+    os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
+    os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+
+
+def name_checkpoint(load_network: Callable) -> Callable:
+    """BasicSR's `load_network` (models/base_model.py) with errors that are one line and name the file."""
+    @functools.wraps(load_network)
+    def load(self, net, load_path, strict=True, param_key='params'):
+        try:
+            load_network(self, net, load_path, strict, param_key)
+        except pickle.UnpicklingError as error:
+            raise unsafe_checkpoint(load_path) from error
+        except Exception as error:  # whatever a file that does not fit makes PyTorch raise
+            reason = f'{type(error).__name__}: {error}'[:300]
+            raise InputError(f'Checkpoint {load_path} does not fit {type(net).__name__} ({reason}).') from error
+    return load
 
 
 def apply_force_yml(entries: list[str], opt: dict) -> dict:
@@ -107,8 +139,6 @@ def load_resume_state(opt: dict) -> dict | None:
     move theirs to where the parameters are.
     """
     from basicsr.utils import check_resume
-
-    from .safe_load import load_file
     if opt['auto_resume']:
         folder = Path(opt['path']['training_states'])
         states = sorted(folder.glob('*.state'), key=lambda path: int(path.stem) if path.stem.isdigit() else -1)

@@ -12,8 +12,8 @@ from tqdm import tqdm
 from hcflow_arch import InputError
 
 from .bicubic import bicubic_resize
-from .data_errors import images_of_rank
 from .hcflow_metric import calculate_nll
+from .images_of_rank import image_name, images_of_rank
 from .ranks import together
 from .report import ImageResults
 from .sampling import DrawCounts, draw
@@ -139,8 +139,8 @@ def _validate_share(model, dataloader, current_iter, save_img):
     shown = val_opt.get('pbar', False) and opt['rank'] == 0
     pbar = tqdm(total=len(loader), unit='image', desc=dataset_name, disable=not shown)
     for index, data, error in loader:
-        name = loader.dataset.name(index) if data is None else osp.splitext(osp.basename(
-            data.get('lq_path', data.get('gt_path'))[0]))[0]
+        name = loader.dataset.name(index) if data is None else image_name(
+            {key: value[0] for key, value in data.items() if key.endswith('_path')})
         pbar.set_description(f'{dataset_name} {name}')
         collected[index] = results = ImageResults(dataset_name, name)
         try:

@@ -8,6 +8,8 @@ from torch.utils.data import Dataset
 
 from hcflow_arch import InputError
 
+from .pairing import build_dataset
+
 
 class NamedErrors(Dataset):
     """A dataset whose errors are one line that names the files.
@@ -86,11 +88,10 @@ def _size_or_problem(dataset, key, path):
 
 def repair_datasets() -> None:
     """Have BasicSR's pipelines build datasets with named errors."""
-    import basicsr.data
     import basicsr.test
     import basicsr.train
 
-    def build_dataset(dataset_opt):
-        return NamedErrors(basicsr.data.build_dataset(dataset_opt))
+    def build_named(dataset_opt):
+        return NamedErrors(build_dataset(dataset_opt))
 
-    basicsr.train.build_dataset = basicsr.test.build_dataset = build_dataset
+    basicsr.train.build_dataset = basicsr.test.build_dataset = build_named

@@ -9,7 +9,7 @@ from .data_errors import describe_data_error
 
 
 class ImagesOfRank(Dataset):
-    """Every so-manieth image of a dataset, so that the ranks together have each image once.
+    """Every `world_size`-th image of a dataset, so that the ranks together have each image once.
 
     Args:
         dataset (Dataset): All images.

@@ -24,8 +24,7 @@ def load_file(path: str | os.PathLike) -> dict:
     except FileNotFoundError as error:
         raise InputError(f'Checkpoint {path} does not exist. Check the path in the option file.') from error
     except pickle.UnpicklingError as error:
-        raise InputError(f'{path} is not a safe checkpoint: it holds Python objects, which are never loaded, or is '
-                         'no checkpoint at all. Save bare state dicts with torch.save.') from error
+        raise unsafe_checkpoint(path) from error
     except Exception as error:  # whatever the bytes of a broken file make the reader raise
         reason = (str(error) or type(error).__name__).split('\n')[0]
         raise InputError(f'Checkpoint {path} cannot be read ({reason}). It is broken or not a checkpoint.') from error
@@ -63,3 +62,9 @@ def import_safetensors():
         raise InputError("Files that end in .safetensors need the package safetensors: pip install "
                          "'hcflow[safetensors]'.") from error
     return safetensors
+
+
+def unsafe_checkpoint(path: str | os.PathLike) -> InputError:
+    """The error for a file whose pickle holds more than PyTorch's safe reader takes."""
+    return InputError(f'{path} is not a safe checkpoint: it holds Python objects, which are never loaded, or is no '
+                      'checkpoint at all. Save bare state dicts with torch.save.')

@@ -25,7 +25,11 @@ setup(
         'numpy', 'pillow', 'torchvision', 'tqdm',  # imported directly; BasicSR needs them anyway
         'setuptools',  # BasicSR imports distutils, which Python 3.12 keeps only here
     ],
-    extras_require={'test': ['pytest', 'ruff']},
+    extras_require={
+        'safetensors': ['safetensors'],
+        'spandrel': ['spandrel'],
+        'test': ['pytest', 'ruff', 'safetensors', 'spandrel'],
+    },
     entry_points={
         'console_scripts': ['basicsr = hcflow_model.cli:main', 'hcflow = hcflow_model.commands:main'],
         'basicsr.plugins': ['hcflow = hcflow_model'],

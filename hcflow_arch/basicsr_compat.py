@@ -4,18 +4,22 @@ Importing this module makes `import basicsr` work; :func:`repair_pipelines` make
 work. Each repair is applied only where it is needed and names the upstream issue or the place in BasicSR, so that it
 can be deleted when BasicSR releases the fix.
 """
+import functools
 import importlib.util
 import os
+import pickle
 import re
 import subprocess
 import sys
 import types
 from ast import literal_eval
-from collections import OrderedDict
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
 from .errors import InputError
+from .safe_load import load_file, unsafe_checkpoint
+from .safe_yaml import read_option_file, safe_ordered_yaml  # noqa: F401
 
 
 def repair_torchvision_import() -> None:
@@ -40,41 +44,37 @@ def repair_pipelines() -> None:
     """Put the repairs below in place of what `basicsr.train` and `basicsr.test` call."""
     import basicsr.train
     import basicsr.utils.options
+    from basicsr.models.base_model import BaseModel
+    force_weights_only()
+    if not hasattr(BaseModel.load_network, '__wrapped__'):
+        BaseModel.load_network = name_checkpoint(BaseModel.load_network)
     basicsr.utils.options.ordered_yaml = safe_ordered_yaml
     basicsr.utils.options.init_dist = init_dist
     basicsr.train.load_resume_state = load_resume_state
 
 
-def safe_ordered_yaml():
-    """BasicSR's `ordered_yaml` (utils/options.py) with PyYAML's safe loader: its own can construct any object."""
-    import yaml
+def force_weights_only() -> None:
+    """Have every `torch.load` of this process and its workers refuse pickled code.
 
-    class Loader(getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):
-        pass
-
-    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG,
-                           lambda loader, node: OrderedDict(loader.construct_pairs(node)))
-    return Loader, getattr(yaml, 'CSafeDumper', yaml.SafeDumper)
-
-
-def read_option_file(path: str) -> dict:
-    """Read an option file by the safe loader.
-
-    Raises:
-        InputError: The file is missing, unreadable, no YAML, or no option file.
+    BasicSR, torchvision (VGG) and lpips load without `weights_only`, which depends on PyTorch's version and on
+    TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD, or with `weights_only=False`; PyTorch's own switch overrules them all.
     """
-    import yaml
-    try:
-        with open(path, encoding='utf-8') as file:
-            opt = yaml.load(file, Loader=safe_ordered_yaml()[0])
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, 'strerror', None) or 'it is not text'
-        raise InputError(f'Option file {path} cannot be read: {reason}.') from error
-    except yaml.YAMLError as error:
-        raise InputError(f'Option file {path} is not valid YAML: {" ".join(str(error).split())}') from error
-    if not isinstance(opt, dict):
-        raise InputError(f'Option file {path} holds no options; it must be a YAML mapping (name: …, model_type: …).')
-    return opt
+    os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
+    os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+
+
+def name_checkpoint(load_network: Callable) -> Callable:
+    """BasicSR's `load_network` (models/base_model.py) with errors that are one line and name the file."""
+    @functools.wraps(load_network)
+    def load(self, net, load_path, strict=True, param_key='params'):
+        try:
+            load_network(self, net, load_path, strict, param_key)
+        except pickle.UnpicklingError as error:
+            raise unsafe_checkpoint(load_path) from error
+        except Exception as error:  # whatever a file that does not fit makes PyTorch raise
+            reason = f'{type(error).__name__}: {error}'[:300]
+            raise InputError(f'Checkpoint {load_path} does not fit {type(net).__name__} ({reason}).') from error
+    return load
 
 
 def apply_force_yml(entries: list[str], opt: dict) -> dict:
@@ -106,7 +106,7 @@ def apply_force_yml(entries: list[str], opt: dict) -> dict:
             if value.startswith('['):
                 literal_eval(value)
             block[key] = _postprocess_yml_value(value)
-        except (ValueError, SyntaxError) as error:
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:  # the last two: brackets without end
             raise InputError(f'--force_yml {entry!r}: {value} is not a plain value: a number, a word, or a list of '
                              'literals.') from error
     return opt
@@ -139,8 +139,6 @@ def load_resume_state(opt: dict) -> dict | None:
     move theirs to where the parameters are.
     """
     from basicsr.utils import check_resume
-
-    from .safe_load import load_file
     if opt['auto_resume']:
         folder = Path(opt['path']['training_states'])
         states = sorted(folder.glob('*.state'), key=lambda path: int(path.stem) if path.stem.isdigit() else -1)

@@ -2,12 +2,12 @@
 import argparse
 import importlib
 import os
-import re
 import sys
 import traceback
 from importlib import metadata
 
 from hcflow_arch import InputError, basicsr_compat
+from hcflow_arch.safe_yaml import check_plain, read_option_file
 
 PLUGIN_GROUP = 'basicsr.plugins'
 
@@ -74,23 +74,34 @@ def load_plugins(modules: list[str]) -> None:
     for module in modules:
         try:
             importlib.import_module(module)
-        except ImportError as error:
-            raise InputError(f"plugins: '{module}' cannot be imported ({error}). Install its package, or remove it "
-                             'from the list.') from error
+        except Exception as error:
+            reason = error if isinstance(error, ImportError) else f'{type(error).__name__}: {error}'
+            raise InputError(f"plugins: '{module}' cannot be imported ({reason}). Install or mend its package, or "
+                             'remove it from the list.') from error
+
+
+def _is_module_name(name: object) -> bool:
+    """Whether it is a module's full name: no path, and no leading dots."""
+    return isinstance(name, str) and all(part.isidentifier() for part in name.split('.'))
 
 
 def _run(args: argparse.Namespace) -> None:
     if args.command is None:
         _parser().print_help()
         return
-    opt = basicsr_compat.read_option_file(args.opt)
-    opt = basicsr_compat.apply_force_yml(args.force_yml or [], opt)
+    opt = basicsr_compat.apply_force_yml(args.force_yml or [], read_option_file(args.opt))
+    check_plain(opt)
     plugins = opt.get('plugins') or []
-    if not isinstance(plugins, list) or not all(isinstance(module, str) for module in plugins):
+    if not isinstance(plugins, list) or not all(_is_module_name(module) for module in plugins):
         raise InputError(f'plugins is {plugins!r}; it must be a list of module names, such as [realesrgan.archs].')
     load_plugins(plugins)
     basicsr_compat.repair_pipelines()
+    from .data_errors import repair_datasets
+    from .lmdb_backend import repair_lmdb
     from .option_check import check_checkpoints_exist, check_options, check_structure
+    from .run_folders import check_not_in_archive, run_folders
+    repair_datasets()
+    repair_lmdb()
     check_structure(opt, args.command == 'train')
 
     import basicsr.test
@@ -104,11 +115,14 @@ def _run(args: argparse.Namespace) -> None:
         opt['force_yml'] = args.force_yml
         check_options(opt)
         check_checkpoints_exist(opt)
+        if not (opt['auto_resume'] or opt['path'].get('resume_state')):
+            check_not_in_archive(opt)
         return opt, basicsr_args
 
     pipeline_module.parse_options = parse_options
     sys.argv = ['basicsr', *_basicsr_flags(args)]  # BasicSR parses sys.argv itself
-    getattr(pipeline_module, f'{args.command}_pipeline')(os.getcwd())
+    with run_folders(args.opt):
+        getattr(pipeline_module, f'{args.command}_pipeline')(os.getcwd())
 
 
 def _basicsr_flags(args: argparse.Namespace) -> list[str]:
@@ -120,18 +134,18 @@ def _basicsr_flags(args: argparse.Namespace) -> list[str]:
 def input_error(error: Exception) -> str | None:
     """One line for an exception over the user's input; None for every other one, a bug that keeps its traceback.
 
-    BasicSR's datasets and loading of checkpoints know no InputError, so whatever they raise counts as one.
+    BasicSR's datasets know no InputError, so whatever they raise counts as one.
     """
     lines = str(error).strip().split('\n')
+    if lines[0].startswith('DataLoader worker (pid'):  # the system killed it
+        return f'Loading data failed: {lines[0]} Memory may be short; take fewer workers (num_worker_per_gpu).'
     if 'DataLoader worker process' in lines[0]:  # the text is a traceback whose last line says what happened
         return f'Loading data failed: {lines[-1].strip().removeprefix("hcflow_arch.errors.InputError: ")}'
     if isinstance(error, InputError):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
-    places = [f'{frame.filename.replace(os.sep, "/")}:{frame.name}' for frame in frames]
-    for what, place in (('data', r'/basicsr/data/'), ('a checkpoint', r'/basicsr/models/base_model\.py:load_network$')):
-        if any(re.search(place, frame) for frame in places):
-            return f'Loading {what} failed: {type(error).__name__}: {error}'
+    if any('/basicsr/data/' in frame.filename.replace(os.sep, '/') for frame in frames):
+        return f'Loading data failed: {type(error).__name__}: {error}'
     return None
 
 

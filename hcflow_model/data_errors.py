@@ -1,110 +1,97 @@
-"""Images that cannot be read: which file it is and what is wrong with it, and how the others go on."""
-from os import path as osp
+"""Errors while an image is read name its file; BasicSR's datasets raise whatever the missing image led to."""
+import os
 
-from basicsr.utils import imfrombytes
-from torch.utils.data import DataLoader, Dataset
+import cv2
+import numpy as np
+from basicsr.utils import FileClient
+from torch.utils.data import Dataset
 
 from hcflow_arch import InputError
 
+from .pairing import build_dataset
 
-def paths_of_item(dataset: Dataset, index: int) -> dict[str, str]:
-    """{'lq': file or LMDB key, 'gt': ...} of an item, of BasicSR's datasets and ours; {} where it cannot be told."""
-    try:
-        item = dataset.paths[index]
-    except (AttributeError, IndexError, KeyError, TypeError):
-        return {}
-    if isinstance(item, dict):
-        return {key.removesuffix('_path'): path for key, path in item.items()}
-    return {'lq' if hasattr(dataset, 'lq_folder') else 'gt': str(item)}
+
+class NamedErrors(Dataset):
+    """A dataset whose errors are one line that names the files.
+
+    Args:
+        dataset (Dataset): Any of BasicSR's; all else is as it has it.
+    """
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __getattr__(self, name):
+        if name == 'dataset':  # asked for while a worker unpickles it
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        try:
+            return self.dataset[index]
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(describe_data_error(self.dataset, index, error)) from error
 
 
 def describe_data_error(dataset: Dataset, index: int, error: Exception) -> str:
-    """One sentence for what a dataset raised: the file and what is wrong with it.
-
-    BasicSR's datasets fail in the middle of decoding (NoneType has no astype), so the files are looked at again.
+    """What is wrong with the files of one item.
 
     Args:
-        dataset: That raised, one of BasicSR's or ours.
-        index: Of the item.
-        error: What `dataset[index]` raised.
+        dataset: A dataset of BasicSR: `paths` holds a path, or a dict of `lq_path` and `gt_path`, for every index.
+        index: The item.
+        error: What reading it raised.
+
+    Returns:
+        The message, with the file at fault if one of them cannot be read, else with all of them and their sizes.
     """
-    paths = paths_of_item(dataset, index)
-    if isinstance(error, InputError) and (not paths or any(path in str(error) for path in paths.values())):
-        return str(error)
-    for key, path in paths.items():
-        fault = _fault_of_file(dataset, key, path)
-        if fault is not None:
-            return f'{path} {fault}.'
-    what = ' with '.join(paths.values()) or f'Item {index}'
-    return f'{what} cannot be used: {type(error).__name__}: {" ".join(str(error).split())}'
+    paths = getattr(dataset, 'paths', None)
+    item = paths[index] if isinstance(paths, (list, tuple)) and index < len(paths) else index
+    if isinstance(item, dict):
+        files = {key.removesuffix('_path'): path for key, path in item.items()}
+    else:
+        files = {'lq' if hasattr(dataset, 'lq_folder') else 'gt': item} if isinstance(item, str) else {}
+    sizes = []
+    for key, path in files.items():
+        size = _size_or_problem(dataset, key, path)
+        if not isinstance(size, tuple):
+            return size
+        sizes.append(f'{path} ({key}, {size[0]}x{size[1]})')
+    what = ' and '.join(sizes) or f'item {item} of dataset {dataset.opt.get("name")}'
+    text = ''.join(str(part) for part in error.args) or type(error).__name__  # BasicSR hands over pieces of a sentence
+    return f'Image {what}: {text}'
 
 
-def _fault_of_file(dataset, key, path):
-    """What is wrong with one file, None where it is a whole image."""
-    lmdb = 'db_paths' in (getattr(dataset, 'io_backend_opt', None) or {})
-    where = f'(in {dataset.opt.get(f"dataroot_{key}")}) ' if lmdb else ''
+def _size_or_problem(dataset, key, path):
+    """(height, width) of an image, or a sentence on why it cannot be read."""
+    client = getattr(dataset, 'file_client', None) or FileClient('disk')
     try:
-        if lmdb:
-            if dataset.file_client is None:
-                return None  # it was the LMDB itself that could not be opened
-            content = dataset.file_client.get(path, key)
-        else:
-            with open(path, 'rb') as file:
-                content = file.read()
+        content = client.get(path, key)
     except OSError as error:
-        return f'cannot be read: {error.strerror or error}'
-    except Exception as error:  # lmdb's, which has a class for each trouble
-        return f'{where}cannot be read: {type(error).__name__}: {error}'
-    if content is None:
-        return f'{where}is missing'
-    if not len(content):
-        return f'{where}is empty'
-    return f'{where}is broken or no image' if _decode(content) is None else None
-
-
-def _decode(content):
+        return f'Image {path} cannot be read: {error.strerror}.'
+    except InputError as error:
+        return str(error)
     try:
-        return imfrombytes(content)
-    except Exception:  # OpenCV's for what it calls no image
-        return None
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        image = None
+    if image is None:
+        folder = getattr(dataset, f'{key}_folder', None)
+        where = f' (in {folder})' if folder and not os.path.isabs(path) and not os.path.exists(path) else ''
+        return (f'Image {path}{where} is broken or no image ({len(content)} bytes); replace it or take it out.')
+    return image.shape[:2]
 
 
-class ImagesOfRank(Dataset):
-    """Every so-manieth image of a dataset, so that the ranks together have each image once.
+def repair_datasets() -> None:
+    """Have BasicSR's pipelines build datasets with named errors."""
+    import basicsr.test
+    import basicsr.train
 
-    Args:
-        dataset (Dataset): All images.
-        collate_fn (Callable): Makes a batch of a list of items.
-        rank (int): The first image. Default: 0.
-        world_size (int): Distance of two images. Default: 1.
-    """
+    def build_named(dataset_opt):
+        return NamedErrors(build_dataset(dataset_opt))
 
-    def __init__(self, dataset, collate_fn, rank=0, world_size=1):
-        self.dataset, self.collate_fn = dataset, collate_fn
-        self.indices = range(rank, len(dataset), world_size)
-
-    def __getitem__(self, position: int) -> tuple[int, dict | None, str | None]:
-        """Get (index in the whole dataset, batch of one, None), or (index, None, what is wrong with the image)."""
-        index = self.indices[position]
-        try:
-            return index, self.collate_fn([self.dataset[index]]), None
-        except Exception as error:  # whatever a dataset raises: the others go on
-            return index, None, describe_data_error(self.dataset, index, error)
-
-    def __len__(self):
-        return len(self.indices)
-
-    def name(self, index: int) -> str:
-        """How files, logs and reports call an image: its file name without folder and ending."""
-        paths = paths_of_item(self.dataset, index)
-        path = paths.get('lq', paths.get('gt', f'item {index}'))
-        return osp.splitext(osp.basename(path))[0]
-
-
-def images_of_rank(dataloader: DataLoader, rank: int = 0, world_size: int = 1) -> DataLoader:
-    """A loader of this rank's images of `dataloader`, one by one, as :class:`ImagesOfRank` gives them.
-
-    The images of other ranks are not read. Workers and pinned memory are those of `dataloader`.
-    """
-    images = ImagesOfRank(dataloader.dataset, dataloader.collate_fn, rank, world_size)
-    return DataLoader(images, batch_size=None, num_workers=dataloader.num_workers, pin_memory=dataloader.pin_memory)
+    basicsr.train.build_dataset = basicsr.test.build_dataset = build_named

@@ -271,6 +271,10 @@ class HCFlowModel(SRModel):
             return f'{self.opt["path"]["models"]}/net_g_latest.pth'
         return self.opt['path'].get('pretrain_network_g')
 
+    def dist_validation(self, dataloader, current_iter, tb_logger, save_img):
+        """Shared among the ranks; BasicSR leaves it to rank 0 alone."""
+        self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
+
     def nondist_validation(self, dataloader, current_iter, tb_logger, save_img):
         if not hasattr(self, 'report'):
             self.report = Report(self.opt)

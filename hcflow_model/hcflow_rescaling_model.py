@@ -53,6 +53,7 @@ class HCFlowRescalingModel(HCFlowModel):
             raise InputError("Rescaling needs HR images, but the dataset gives none; use a dataset with 'gt', such as "
                              'PairedImageDataset or HROnlyDataset.')
         self.gt = data['gt'].to(self.device)
+        self.lq_is_ours = 'lq' not in data
         if 'lq' in data:
             self.lq = data['lq'].to(self.device)
         else:
@@ -97,8 +98,10 @@ class HCFlowRescalingModel(HCFlowModel):
         Not with the dataset's `lq`, so that results on datasets with and without one are the same.
         """
         lq = round8(net.encode(self.gt).lq)
+        if not lq.isfinite().all():
+            raise InputError('its downscaled image has pixels that are not finite.')
         scale = self.opt['scale']
-        guide = bicubic_guide(fit_to_scale(self.gt, scale), scale)
+        guide = self.lq if self.lq_is_ours else bicubic_guide(fit_to_scale(self.gt, scale), scale)
         images = [tensor2img(image) for image in (lq, guide)]
         results = {}
         for name, metric in (('lq_psnr_y', 'calculate_psnr'), ('lq_ssim_y', 'calculate_ssim')):

@@ -1,7 +1,7 @@
 """Image files to and from arrays: nothing of a file is lost on the way, and no file is ever half-written."""
 import os
 import struct
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 from hcflow_arch.errors import InputError
 
 from . import png_chunks
+from .files import write_bytes
 
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.bmp')
 DEEP_EXTENSIONS = ('.png', '.tif', '.tiff')  # more than 8 bits
@@ -84,7 +85,8 @@ def write_image(path: str | os.PathLike, pixels: np.ndarray, profile: bytes | No
         text: Text for a PNG, {keyword: text}. Default: None.
 
     Raises:
-        InputError: Unknown format, alpha in a format without it, or the file cannot be written.
+        InputError: Unknown format, or alpha in a format without it.
+        WriteError: The file cannot be written.
     """
     path = Path(path)
     extension = path.suffix.lower()
@@ -107,33 +109,6 @@ def check_format(path: Path, pixels: np.ndarray) -> None:
                          f'{", ".join(ALPHA_EXTENSIONS)}.')
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file by renaming a finished one; on every failure what was there before stays.
-
-    Raises:
-        InputError: No space, no permission, and the like.
-    """
-    part = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # a name of its own, so that two runs into one folder do not write into each other's file
-        handle, part = tempfile.mkstemp(prefix=f'.{path.name}.', suffix='.part', dir=path.parent)
-        with open(handle, 'wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(part, 0o666 & ~umask)  # as open() would have made it
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(f'Cannot write {path}: {error.strerror}. Free some space, or choose a folder that can be '
-                         'written.') from error
-    finally:
-        if part is not None and os.path.exists(part):
-            os.unlink(part)
-
-
 def has_alpha(pixels: np.ndarray) -> bool:
     """Whether the last channel is alpha."""
     return pixels.ndim == 3 and pixels.shape[2] in (2, 4)
@@ -147,6 +122,17 @@ def as_depth(pixels: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
     top_in, top_out = (np.iinfo(kind).max if kind.kind == 'u' else 1 for kind in (pixels.dtype, dtype))
     values = pixels.astype(np.float32) * np.float32(top_out / top_in)
     return values.astype(dtype) if dtype.kind == 'f' else values.clip(0, top_out).round().astype(dtype)
+
+
+def resize(pixels: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Pixels at another (height, width): averaged when shrunk, bicubic when enlarged."""
+    height, width = size
+    if (height, width) == pixels.shape[:2]:
+        return pixels
+    shrunk = height < pixels.shape[0] or width < pixels.shape[1]
+    resized = cv2.resize(pixels, (max(width, 1), max(height, 1)),
+                         interpolation=cv2.INTER_AREA if shrunk else cv2.INTER_CUBIC)
+    return resized.reshape(*resized.shape[:2], *pixels.shape[2:])
 
 
 def automatic_extension(path: str | os.PathLike, pixels: np.ndarray) -> str:

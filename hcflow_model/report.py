@@ -1,8 +1,10 @@
 """What a test leaves behind: a table in the log, metrics.csv and metrics.json in results/NAME/."""
 import csv
 import hashlib
+import io
 import json
 import math
+import os
 from importlib import metadata
 from os import path as osp
 from pathlib import Path
@@ -10,11 +12,47 @@ from pathlib import Path
 import numpy as np
 from basicsr.utils import get_root_logger
 
+from hcflow_arch import InputError
+
 FIELDS = ('dataset', 'image', 'temperature', 'metric', 'mean', 'std', 'num_samples')
+
+
+class ImageResults:
+    """What was measured of one image, and what could not be.
+
+    Args:
+        dataset (str): Name of the test set.
+        image (str): Name of the image.
+
+    Attributes:
+        rows (list[dict]): Of FIELDS.
+        problems (list[str]): What was left out and why.
+        counts (list): (label, {name: value of every sample}): what was seen before clamping.
+    """
+
+    def __init__(self, dataset: str, image: str):
+        self.dataset, self.image = dataset, image
+        self.rows, self.problems, self.counts = [], [], []
+
+    def add(self, label: str, metric: str, values: list[float]) -> None:
+        """Add a metric over the samples. `label`: 't0.9', 'bicubic', or '' where no sample matters."""
+        std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.
+        self.rows.append(dict(zip(FIELDS, (self.dataset, self.image, label, metric, float(np.mean(values)), std,
+                                           len(values)), strict=True)))
+
+    def captions(self) -> dict[str, str]:
+        """{label: 'psnr 28.31 ssim 0.812'}, for the sheet."""
+        captions = {}
+        for row in self.rows:
+            text = f'{row["metric"]} {number(row["mean"])}'
+            captions[row['temperature']] = f'{captions.get(row["temperature"], "")} {text}'.strip()
+        return captions
 
 
 class Report:
     """Collects results of images and writes them.
+
+    `rows` holds dicts of FIELDS, `problems` {dataset: {image: what was left out and why}}.
 
     Args:
         opt (dict): The option file. `path.results_root`, else results/NAME below `root_path`, takes the files.
@@ -25,19 +63,21 @@ class Report:
         self.opt = opt
         self.final = final or not opt['is_train']
         self.rows = []
+        self.problems = {}
         self.datasets = []
 
     def start(self, dataset: str) -> None:
         """Begin a dataset; what it had from an earlier validation goes."""
         self.rows = [row for row in self.rows if row['dataset'] != dataset]
+        self.problems[dataset] = {}
         if dataset not in self.datasets:
             self.datasets.append(dataset)
 
-    def add(self, dataset: str, image: str, label: str, metric: str, values: list[float]) -> None:
-        """Add a metric of one image over its samples. `label`: 't0.9', 'bicubic', or '' where no sample matters."""
-        std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.
-        self.rows.append(dict(zip(FIELDS, (dataset, image, label, metric, float(np.mean(values)), std, len(values)),
-                                  strict=True)))
+    def add(self, results: ImageResults) -> None:
+        """Add what is known of one image."""
+        self.rows += results.rows
+        if results.problems:
+            self.problems[results.dataset].setdefault(results.image, []).extend(results.problems)
 
     def averages(self, dataset: str) -> dict[str, dict[str, float]]:
         """{label: {metric: average over the images}} in the order they were added."""
@@ -48,26 +88,27 @@ class Report:
         return {label: {metric: float(np.mean(values)) for metric, values in results.items()}
                 for label, results in collected.items()}
 
-    def captions(self, dataset: str, image: str) -> dict[str, str]:
-        """{label: 'psnr 28.31 ssim 0.812'} of one image, for its sheet."""
-        captions = {}
-        for row in self.rows:
-            if row['dataset'] == dataset and row['image'] == image:
-                text = f'{row["metric"]} {number(row["mean"])}'
-                captions[row['temperature']] = f'{captions.get(row["temperature"], "")} {text}'.strip()
-        return captions
+    def folder(self) -> Path:
+        """Where the files are written."""
+        return Path(self.opt['path'].get('results_root') or
+                    osp.join(self.opt.get('root_path', '.'), 'results', self.opt['name']))
+
+    def is_complete(self) -> bool:
+        """Whether every validation or test set of the option file was begun."""
+        return all(opt['name'] in self.datasets for phase, opt in self.opt['datasets'].items() if phase != 'train')
 
     def finish(self, dataset: str, checkpoint: str | None) -> None:
         """End a dataset: write the files anew; log the table after the last dataset."""
         if not self.final:
             return
-        folder = Path(self.opt['path'].get('results_root') or
-                      osp.join(self.opt.get('root_path', '.'), 'results', self.opt['name']))
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self.folder()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f'Cannot make the folder {folder}: {error.strerror or error}.') from error
         self._write_csv(folder / 'metrics.csv')
         self._write_json(folder / 'metrics.json', checkpoint)
-        names = [opt['name'] for phase, opt in self.opt['datasets'].items() if phase != 'train']
-        if all(name in self.datasets for name in names):
+        if self.is_complete():
             get_root_logger().info(f'Results of {self.opt["name"]} (also in {folder})\n{self.table()}')
 
     def table(self) -> str:
@@ -88,10 +129,11 @@ class Report:
         return aligned(lines, num_texts=2)
 
     def _write_csv(self, path):
-        with open(path, 'w', newline='') as file:
-            writer = csv.DictWriter(file, FIELDS)
-            writer.writeheader()
-            writer.writerows({**row, 'temperature': row['temperature'].removeprefix('t')} for row in self.rows)
+        text = io.StringIO(newline='')
+        writer = csv.DictWriter(text, FIELDS)
+        writer.writeheader()
+        writer.writerows({**row, 'temperature': row['temperature'].removeprefix('t')} for row in self.rows)
+        write_whole(path, text.getvalue())
 
     def _write_json(self, path, checkpoint):
         content = {
@@ -104,8 +146,24 @@ class Report:
             'versions': versions(),
             'averages': {dataset: {label.removeprefix('t') or 'all': json_safe(results)
                                    for label, results in self.averages(dataset).items()} for dataset in self.datasets},
+            'problems': {dataset: problems for dataset, problems in self.problems.items() if problems},
         }
-        path.write_text(json.dumps(content, indent=2, allow_nan=False) + '\n')
+        write_whole(path, json.dumps(content, indent=2, allow_nan=False) + '\n')
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file beside its name, then rename: never half of it.
+
+    Raises:
+        InputError: The file cannot be written; says where and why.
+    """
+    part = path.with_name(f'.{path.name}.part')
+    try:
+        part.write_text(text, encoding='utf-8', newline='')
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(f'Cannot write {path}: {error.strerror or error}. Free some space or make the folder '
+                         'writable.') from error
 
 
 def versions() -> dict[str, str]:

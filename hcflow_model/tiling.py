@@ -31,8 +31,9 @@ class Tile(NamedTuple):
 
     def crop(self, image: torch.Tensor, scale: int = 1) -> torch.Tensor:
         """The tile's own part of (N, C, H, W), `scale` times the size of the outer window."""
-        return image[:, :, *(slice((own.start - outer.start) * scale, (own.stop - outer.start) * scale)
-                             for own, outer in ((self.rows, self.outer_rows), (self.columns, self.outer_columns)))]
+        rows, columns = (slice((own.start - outer.start) * scale, (own.stop - outer.start) * scale)
+                         for own, outer in ((self.rows, self.outer_rows), (self.columns, self.outer_columns)))
+        return image[:, :, rows, columns]
 
 
 def check_tile(name: str, tile: int | None) -> None:
@@ -107,7 +108,7 @@ def downscale_tiles(net: HCFlowNet, read: Callable[[range, range], torch.Tensor]
 
 
 def size_multiple(net: HCFlowNet) -> int:
-    """Tiles that start at multiples of this see a registered feature net's own windows where the whole image has them."""
+    """What tiles start at multiples of: registered feature nets may divide an image into windows from its corner."""
     multiples = [module.size_multiple for module in net.modules() if isinstance(module, RegisteredFeatureNet)]
     return max(multiples, default=1)
 

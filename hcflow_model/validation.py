@@ -13,10 +13,14 @@ from hcflow_arch import InputError
 
 from .bicubic import bicubic_resize
 from .hcflow_metric import calculate_nll
+from .images_of_rank import image_name, images_of_rank
+from .ranks import together
+from .report import ImageResults
+from .sampling import DrawCounts, draw
 from .sheets import draw_sheet
 
 BICUBIC = 'bicubic'
-LOWER_IS_BETTER = ('nll', 'calculate_lpips', 'calculate_niqe')
+LOWER_IS_BETTER = ('nll', 'calculate_lpips', 'calculate_niqe', *DrawCounts._fields)
 
 
 def temperature_label(temperature: float) -> str:
@@ -94,89 +98,173 @@ def _to_uint8(value):
 def validate(model, dataloader, current_iter, tb_logger, save_img: bool) -> None:
     """Sample, save and measure every image of a dataset; log and report the averages.
 
+    In distributed runs every rank takes its share of the images; all know all results afterwards, rank 0 writes them.
+    Images that cannot be used are left out and listed at the end.
+
     Args:
         model (HCFlowModel): Whose network for testing is used; its `report` collects the results.
         dataloader: BasicSR's, with batch size 1.
         current_iter (int | str): Iteration, or the name of the test.
         tb_logger: Tensorboard writer or None.
         save_img (bool): Save every sample.
+
+    Raises:
+        InputError: An empty dataset, a metric that does not fit; in tests, after the last dataset, that images were
+            left out.
     """
-    val_opt = model.opt['val']
     dataset_name = dataloader.dataset.opt['name']
-    metrics = Metrics(val_opt.get('metrics'), model.__dict__.setdefault('skipped_metrics', set()))
     if not len(dataloader):
         raise InputError(f'Dataset {dataset_name} has no images.')
     model.report.start(dataset_name)
-    pbar = tqdm(total=len(dataloader), unit='image', desc=dataset_name, disable=not val_opt.get('pbar', False))
-    for index, data in enumerate(dataloader):
-        name = osp.splitext(osp.basename(data.get('lq_path', data.get('gt_path'))[0]))[0]
+    shares = together(model.opt, _validate_share, model, dataloader, current_iter, save_img)
+    collected = {index: results for share in shares for index, results in share.items()}
+    collected = [collected[index] for index in sorted(collected)]
+    best = model.__dict__.setdefault('best_metric_results', {}).setdefault(dataset_name, {}) if model.is_train else {}
+    _add_counts(collected, best)
+    for results in collected:
+        model.report.add(results)
+    if model.is_train:
+        _log_and_keep_best(model, dataset_name, best, current_iter, tb_logger)
+    together(model.opt, _finish, model, dataset_name, len(collected))
+    if not model.is_train and model.report.is_complete():
+        _fail_if_incomplete(model.report)
+
+
+def _validate_share(model, dataloader, current_iter, save_img):
+    """{index: ImageResults} of this rank's images."""
+    opt, val_opt, dataset_name = model.opt, model.opt['val'], dataloader.dataset.opt['name']
+    metrics = Metrics(val_opt.get('metrics'), model.__dict__.setdefault('skipped_metrics', set()))
+    loader = images_of_rank(dataloader, *((opt['rank'], opt['world_size']) if opt['dist'] else ()))
+    collected = {}
+    shown = val_opt.get('pbar', False) and opt['rank'] == 0
+    pbar = tqdm(total=len(loader), unit='image', desc=dataset_name, disable=not shown)
+    for index, data, error in loader:
+        name = loader.dataset.name(index) if data is None else image_name(
+            {key: value[0] for key, value in data.items() if key.endswith('_path')})
         pbar.set_description(f'{dataset_name} {name}')
+        collected[index] = results = ImageResults(dataset_name, name)
         try:
-            _validate_image(model, data, index, name, dataset_name, metrics, current_iter, save_img)
+            if error is not None:
+                results.problems.append(error)
+            else:
+                _validate_image(model, data, index, results, metrics, current_iter, save_img)
         except InputError as error:
             raise InputError(f'Dataset {dataset_name}, image {name}: {error}') from error
         pbar.update()
     pbar.close()
-    if model.is_train:
-        _log_and_keep_best(model, dataset_name, current_iter, tb_logger)
-    model.report.finish(dataset_name, model.checkpoint_path())
+    return collected
 
 
-def _validate_image(model, data, index, name, dataset_name, metrics, current_iter, save_img):
+def _validate_image(model, data, index, results, metrics, current_iter, save_img):
     val_opt, scale = model.opt['val'], model.opt['scale']
     net = model.net_for_testing()
-    model.feed_data(data)
-    with torch.no_grad(), model.autocast('val'):
-        case = model.prepare_case(net)
+    try:
+        model.feed_data(data)
+        with torch.no_grad(), model.autocast('val'):
+            case = model.prepare_case(net)
+    except InputError as error:  # too small, or sizes that do not belong together
+        results.problems.append(str(error))
+        return
     lq, gt = case['lq'], case['gt']
-    seed = val_opt.get('seed')
-    generator = None if seed is None else torch.Generator().manual_seed(seed + index)
     values = {'img2': None if gt is None else float_image(gt), 'lq': float_image(lq), 'net': net, 'scale': scale,
               'samples': None}
-    report = model.report
-
-    def add(label, results, results_of_samples=None):
-        for metric, value in results.items():
-            report.add(dataset_name, name, label, metric, [value])
-        for metric in (results_of_samples or [{}])[0]:
-            report.add(dataset_name, name, label, metric, [r[metric] for r in results_of_samples])
-
-    add('', case['results'])
+    for metric, value in case['results'].items():
+        results.add('', metric, [value])
     if gt is not None and model.has_likelihood:
-        nll = calculate_nll(_to_uint8(values['img2']), _to_uint8(values['lq']), net, seed=(seed or 0) + index)
-        add('', {'nll': nll})
+        nll = calculate_nll(_to_uint8(values['img2']), _to_uint8(values['lq']), net,
+                            seed=(val_opt.get('seed') or 0) + index)
+        if math.isfinite(nll):
+            results.add('', 'nll', [nll])
+        else:
+            results.problems.append(f'its nll is {nll}; it is left out.')
     rows = {}
     if val_opt.get('bicubic', False):
-        rows[BICUBIC] = [bicubic_resize(case['lq_for_bicubic'].float(), scale).clamp(0, 1).cpu()]
+        rows[BICUBIC] = {1: bicubic_resize(case['lq_for_bicubic'].float(), scale).clamp(0, 1).cpu()}
+    rows.update(_draw_samples(model, net, lq, index, results))
+
+    def path_of(what):
+        return image_path(model.opt, results.dataset, results.image, what, current_iter)
+
+    for label, samples in rows.items():
+        whole = images = {number: float_image(sample) for number, sample in samples.items()}
+        if gt is not None:  # sizes that are no multiple of the scale were reflected out
+            images = {number: image[:gt.shape[2], :gt.shape[3]] for number, image in whole.items()}
+            rows[label] = {number: sample[:, :, :gt.shape[2], :gt.shape[3]] for number, sample in samples.items()}
+        measured = [metrics({**values, 'img': image, 'img_of_lq': whole[number]}, metrics.per_sample())
+                    for number, image in images.items()]
+        # of the samples that were asked for, fewer can be left: no reason to say that a metric needs more of them
+        if label not in (BICUBIC, temperature_label(0)) and len(images) >= min(2, val_opt.get('num_samples', 1)):
+            values['samples'] = list(images.values()) if len(images) > 1 else None
+            for metric, value in metrics(values, metrics.per_set()).items():
+                results.add(label, metric, [value])
+        for metric in (measured or [{}])[0]:
+            results.add(label, metric, [one[metric] for one in measured])
+        if save_img and label != BICUBIC:
+            for number, image in images.items():
+                imwrite(_to_uint8(image), path_of(f'{label}_{number}'))
+    if save_img:
+        for what, image in case['images'].items():
+            imwrite(_to_uint8(float_image(image)), path_of(what))
+    if model.report.final and index < val_opt.get('sheets', 10):
+        rows = {label: list(samples.values()) for label, samples in rows.items()}
+        imwrite(draw_sheet(case, rows, results.captions(), scale), path_of('sheet'))
+
+
+def _draw_samples(model, net, lq, index, results):
+    """{label: {number from 1: sample (1, 3, H, W) on the CPU}}; samples that stay broken are missing."""
+    val_opt = model.opt['val']
+    seed = val_opt.get('seed')
+    generator = None if seed is None else torch.Generator().manual_seed(seed + index)
+    rows = {}
     with torch.no_grad(), model.autocast('val'):
         features = net.coarsest_features(lq)  # once for all samples
         for temperature in val_opt.get('temperatures', model.default_temperatures):
             num_samples = 1 if temperature == 0 else val_opt.get('num_samples', 1)  # at temperature 0 all are equal
-            rows[temperature_label(temperature)] = [
-                net.decode(lq, temperature=temperature, generator=generator, features=features).float().cpu()
-                for _ in range(num_samples)]
+            drawn = [draw(net, lq, temperature, generator, features) for _ in range(num_samples)]
+            label = temperature_label(temperature)
+            results.counts.append((label, {name: [int(getattr(counts, name)) for _, counts in drawn]
+                                           for name in DrawCounts._fields}))
+            rows[label] = {}
+            for number, (sample, counts) in enumerate(drawn, 1):
+                if not int(counts.nonfinite):
+                    rows[label][number] = sample.cpu()
+                    continue
+                results.problems.append(
+                    f'sample {number} at temperature {temperature:g} has {int(counts.nonfinite)} of '
+                    f'{sample.shape[2] * sample.shape[3]} pixels that are not finite, after {int(counts.redraws) + 1} '
+                    'draws; it is neither saved nor measured.')
+    return rows
 
-    for label, samples in rows.items():
-        whole = images = [float_image(sample) for sample in samples]
-        if gt is not None:  # sizes that are no multiple of the scale were reflected out
-            images = [image[:gt.shape[2], :gt.shape[3]] for image in whole]
-            rows[label] = [sample[:, :, :gt.shape[2], :gt.shape[3]] for sample in samples]
-        results = [metrics({**values, 'img': image, 'img_of_lq': image_of_lq}, metrics.per_sample())
-                   for image, image_of_lq in zip(images, whole, strict=True)]
-        if label == BICUBIC:
-            add(label, {}, results)
-            continue
-        values['samples'] = images if len(images) > 1 else None
-        add(label, metrics(values, metrics.per_set()) if label != temperature_label(0) else {}, results)
-        if save_img:
-            for i, image in enumerate(images):
-                imwrite(_to_uint8(image), image_path(model.opt, dataset_name, name, f'{label}_{i + 1}', current_iter))
-    if save_img:
-        for what, image in case['images'].items():
-            imwrite(_to_uint8(float_image(image)), image_path(model.opt, dataset_name, name, what, current_iter))
-    if report.final and index < val_opt.get('sheets', 10):
-        sheet = draw_sheet(case, rows, report.captions(dataset_name, name), scale)
-        imwrite(sheet, image_path(model.opt, dataset_name, name, 'sheet', current_iter))
+
+def _add_counts(collected, best):
+    """Count metrics where any sample is to be counted, and from then on: of all images, so that averages are right."""
+    for name in DrawCounts._fields:
+        seen = any(any(counts[name]) for results in collected for _, counts in results.counts)
+        if seen or any(key.startswith(f'{name}_t') for key in best):
+            for results in collected:
+                for label, counts in results.counts:
+                    results.add(label, name, counts[name])
+
+
+def _finish(model, dataset_name, num_images):
+    """Say what was left out and write the report, on rank 0 alone."""
+    if model.opt['rank'] != 0:
+        return
+    problems = model.report.problems[dataset_name]
+    if problems:
+        lines = [f'\n  {image}: {problem}' for image, texts in problems.items() for problem in texts]
+        get_root_logger().warning(f'Dataset {dataset_name}: {len(problems)} of {num_images} images left out or '
+                                  f'measured in part:{"".join(lines)}')
+    model.report.finish(dataset_name, model.checkpoint_path())
+
+
+def _fail_if_incomplete(report):
+    """The test as a whole failed where images were left out; all others are done by now."""
+    incomplete = {dataset: len(problems) for dataset, problems in report.problems.items() if problems}
+    if incomplete:
+        counts = ', '.join(f'{count} in {dataset}' for dataset, count in incomplete.items())
+        raise InputError(f'{sum(incomplete.values())} image(s) left out or measured in part ({counts}): see the '
+                         f'warnings above, or problems in {report.folder() / "metrics.json"}. All others are done.')
 
 
 def image_path(opt: dict, dataset_name: str, name: str, what: str, current_iter: int | str) -> str:
@@ -188,9 +276,8 @@ def image_path(opt: dict, dataset_name: str, name: str, what: str, current_iter:
     return osp.join(folder, dataset_name, f'{name}_{what}_{suffix}.png' if suffix else f'{name}_{what}.png')
 
 
-def _log_and_keep_best(model, dataset_name, current_iter, tb_logger):
+def _log_and_keep_best(model, dataset_name, best, current_iter, tb_logger):
     """Log the averages with their best values, to the log and to tensorboard, as BasicSR does."""
-    best = model.__dict__.setdefault('best_metric_results', {}).setdefault(dataset_name, {})
     model.metric_results = {}
     for label, results in model.report.averages(dataset_name).items():
         if label == BICUBIC:

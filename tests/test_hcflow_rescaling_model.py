@@ -24,6 +24,7 @@ from hcflow_arch import InputError
 from hcflow_model import HCFlowModel, HCFlowRescalingModel
 from hcflow_model.hcflow_rescaling_model import bicubic_guide, round8
 
+pytestmark = pytest.mark.usefixtures('far_pixels_pass')
 METRICS = {'psnr': {'type': 'calculate_psnr', 'crop_border': 0}}
 
 
@@ -183,8 +184,42 @@ def test_default_temperatures(tmp_path):
 
 @pytest.mark.parametrize('size', [(3, 16), (1, 1)])
 def test_originals_smaller_than_the_scale(size, tmp_path):
-    with pytest.raises(InputError, match='image image0: gt is .* smaller than the scale'):
-        make_model(tmp_path).validation(loader([{'gt': random_image(3, *size)}]), 1, None, save_img=False)
+    model = make_model(tmp_path)
+    images = [{'gt': random_image(3, *size)}, {'gt': random_image(3, 16, 16)}]
+    model.validation(loader(images), 1, None, save_img=False)
+    problem, = model.report.problems['set']['image0']
+    assert f'gt is {size[0]}x{size[1]}, smaller than the scale' in problem
+    assert {row['image'] for row in model.report.rows} == {'image1'}
+
+
+def test_the_guide_is_made_once(tmp_path, monkeypatch):
+    made = []
+
+    def counted(gt, scale):
+        made.append(gt)
+        return bicubic_guide(gt, scale)
+
+    monkeypatch.setattr('hcflow_model.hcflow_rescaling_model.bicubic_guide', counted)
+    results = []
+    for given in ({}, {'lq': random_image(3, 4, 4)}):
+        model = make_model(tmp_path)
+        torch.manual_seed(0)
+        perturb(model.net_g, 0.02)
+        model.opt['val'].update(temperatures=[0], bicubic=True, metrics=METRICS)
+        model.validation(loader([{'gt': random_image(3, 16, 16), **given}]), 1, None, save_img=False)
+        results.append({(row['temperature'], row['metric']): row['mean'] for row in model.report.rows})
+    assert len(made) == 2
+    assert results[0]['bicubic', 'psnr'] == results[1]['bicubic', 'psnr']  # not of the dataset's own LR image
+
+
+def test_a_downscaled_image_that_is_not_finite(tmp_path):
+    model = make_model(tmp_path)
+    perturb(model.net_g, 0.02)
+    with torch.no_grad():
+        next(p for p in model.net_g.parameters() if p.requires_grad).fill_(float('nan'))
+    model.validation(loader([{'gt': random_image(3, 16, 16)}]), 1, None, save_img=True)
+    assert model.report.problems['set'] == {'image0': ['its downscaled image has pixels that are not finite.']}
+    assert not list(tmp_path.rglob('*.png')) and model.report.rows == []
 
 
 @pytest.mark.parametrize('size', [(4, 4), (5, 4)])

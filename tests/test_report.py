@@ -7,7 +7,8 @@ from importlib import metadata
 import numpy as np
 import pytest
 
-from hcflow_model.report import Report, file_hash
+from hcflow_arch import InputError
+from hcflow_model.report import ImageResults, Report, file_hash
 
 
 def make_report(tmp_path, names=('Set5', 'Set14'), is_train=False, final=False, seed=3, **more):
@@ -17,15 +18,24 @@ def make_report(tmp_path, names=('Set5', 'Set14'), is_train=False, final=False, 
     return Report(opt, final=final)
 
 
+def results_of(name, image, *rows, problems=()):
+    """ImageResults of rows (label, metric, values)."""
+    results = ImageResults(name, image)
+    for row in rows:
+        results.add(*row)
+    results.problems += problems
+    return results
+
+
 def fill(report, name='Set5', images=('a', 'b')):
-    """psnr of two images: bicubic 20, 30; t0 21, 31; t0.9 (22, 24), (32, 34); nll 1, 2."""
+    """psnr of two images: bicubic 20, 30; t0 21, 31; t0.9 (22, 24), (32, 34); nll 1, 2. Returns the last results."""
     report.start(name)
     for i, image in enumerate(images):
-        report.add(name, image, '', 'nll', [i + 1.])
-        report.add(name, image, 'bicubic', 'psnr', [20. + 10 * i])
-        report.add(name, image, 't0', 'psnr', [21. + 10 * i])
-        report.add(name, image, 't0.9', 'psnr', [22. + 10 * i, 24. + 10 * i])
-        report.add(name, image, 't0.9', 'diversity', [0.5])
+        results = results_of(name, image, ('', 'nll', [i + 1.]), ('bicubic', 'psnr', [20. + 10 * i]),
+                             ('t0', 'psnr', [21. + 10 * i]), ('t0.9', 'psnr', [22. + 10 * i, 24. + 10 * i]),
+                             ('t0.9', 'diversity', [0.5]))
+        report.add(results)
+    return results
 
 
 def read_csv(tmp_path):
@@ -75,10 +85,9 @@ def test_json(tmp_path):
 def test_infinite_psnr_and_nan(tmp_path):
     report = make_report(tmp_path)
     report.start('Set5')
-    report.add('Set5', 'a', 't0', 'psnr', [float('inf')])
-    report.add('Set5', 'a', 't0', 'ssim', [float('nan')])
-    report.add('Set5', 'a', 't0.9', 'psnr', [float('inf'), float('inf')])
-    report.add('Set5', 'b', 't0.9', 'psnr', [30., 40.])
+    report.add(results_of('Set5', 'a', ('t0', 'psnr', [float('inf')]), ('t0', 'ssim', [float('nan')]),
+                          ('t0.9', 'psnr', [float('inf'), float('inf')])))
+    report.add(results_of('Set5', 'b', ('t0.9', 'psnr', [30., 40.])))
     report.finish('Set5', None)
     assert read_json(tmp_path)['averages']['Set5'] == {'0': {'psnr': 'inf', 'ssim': 'nan'}, '0.9': {'psnr': 'inf'}}
     assert [row['mean'] for row in read_csv(tmp_path)] == ['inf', 'nan', 'inf', '35.0']
@@ -116,7 +125,7 @@ def test_table(tmp_path):
 def test_table_of_what_has_no_temperature(tmp_path):
     report = make_report(tmp_path)
     report.start('Set5')
-    report.add('Set5', 'a', '', 'nll', [1.])
+    report.add(results_of('Set5', 'a', ('', 'nll', [1.])))
     assert report.table().splitlines()[2].split() == ['Set5', '-', '1.0000']
 
 
@@ -133,17 +142,46 @@ def test_a_new_start_forgets_the_earlier_validation(tmp_path):
     fill(report, 'Set5')
     fill(report, 'Set14')
     report.start('Set5')
-    report.add('Set5', 'a', 't0', 'psnr', [40.])
+    report.add(results_of('Set5', 'a', ('t0', 'psnr', [40.])))
     assert report.averages('Set5') == {'t0': {'psnr': 40.}}
     assert report.averages('Set14')['bicubic'] == {'psnr': 25.}
 
 
 def test_captions(tmp_path):
+    captions = fill(make_report(tmp_path)).captions()
+    assert captions == {'': 'nll 2.0000', 'bicubic': 'psnr 30.00', 't0': 'psnr 31.00',
+                        't0.9': 'psnr 33.00 diversity 0.5000'}
+    assert ImageResults('Set5', 'none').captions() == {}
+
+
+def test_problems(tmp_path):
+    report = make_report(tmp_path)
+    for _ in range(2):  # those of an earlier validation go
+        report.start('Set5')
+        report.add(results_of('Set5', 'a', problems=['a.png is empty.']))
+        fill(report, 'Set14')
+    report.finish('Set5', None)
+    assert read_json(tmp_path)['problems'] == {'Set5': {'a': ['a.png is empty.']}}
+
+
+def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     report = make_report(tmp_path)
     fill(report)
-    assert report.captions('Set5', 'b') == {'': 'nll 2.0000', 'bicubic': 'psnr 30.00', 't0': 'psnr 31.00',
-                                            't0.9': 'psnr 33.00 diversity 0.5000'}
-    assert report.captions('Set5', 'none') == {}
+    report.finish('Set5', None)
+    before = (tmp_path / 'results' / 'metrics.csv').read_bytes()
+    fill(report, 'Set14')
+
+    def full(*args):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('hcflow_model.report.os.replace', full)
+    with pytest.raises(InputError, match='Cannot write .*metrics.csv: No space left on device'):
+        report.finish('Set14', None)
+    assert (tmp_path / 'results' / 'metrics.csv').read_bytes() == before
+    (tmp_path / 'file').touch()
+    report.opt['path']['results_root'] = str(tmp_path / 'file' / 'folder')
+    with pytest.raises(InputError, match='Cannot make the folder .*: Not a directory'):
+        report.finish('Set14', None)
 
 
 def test_files_only_at_the_end_of_training(tmp_path):

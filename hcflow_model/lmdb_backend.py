@@ -1,0 +1,83 @@
+"""BasicSR's LMDB backend with one environment per process and file, and errors that name what is missing."""
+import os
+from pathlib import Path
+
+import lmdb
+from basicsr.utils.file_client import BaseStorageBackend, FileClient
+
+from hcflow_arch import InputError
+
+_opened = {}  # {real path: (process id, environment)}
+
+
+def open_lmdb(path: str | os.PathLike) -> lmdb.Environment:
+    """Open an LMDB for reading, without locks: once in a process, however many datasets read it.
+
+    lmdb refuses to open a file twice in a process, and counts what the parent of a forked worker had opened.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        InputError: No LMDB, or a truncated one. Reading that would end the process without a word (SIGBUS).
+    """
+    key = os.path.realpath(path)
+    process, environment = _opened.get(key, (None, None))
+    if process == os.getpid():
+        return environment
+    if environment is not None:  # the parent's: this worker must have its own
+        environment.close()
+        del _opened[key]
+    try:
+        environment = lmdb.open(key, readonly=True, lock=False, readahead=False)
+        needed = (environment.info()['last_pgno'] + 1) * environment.stat()['psize']
+    except lmdb.Error as error:
+        reason = str(error).removeprefix(f'{key}: ')
+        raise InputError(f'LMDB {path} cannot be opened ({reason}): its data.mdb is broken or none. Copy or make it '
+                         'again.') from error
+    size = (Path(key) / 'data.mdb').stat().st_size
+    if size < needed:
+        environment.close()
+        raise InputError(f'LMDB {path} is truncated: its data.mdb has {size} bytes of {needed}. Copy or make it again.')
+    _opened[key] = os.getpid(), environment
+    return environment
+
+
+class LmdbBackend(BaseStorageBackend):
+    """Takes the place of BasicSR's backend of this name (utils/file_client.py).
+
+    Args:
+        db_paths (str | list[str]): Folders of the LMDBs.
+        client_keys (str | list[str]): How callers name them. Default: 'default'.
+        **kwargs: `io_backend` may have more for BasicSR's (readonly, lock, readahead); reading needs none of them.
+    """
+
+    def __init__(self, db_paths, client_keys='default', **kwargs):
+        paths, keys = ([value] if isinstance(value, str) else list(value) for value in (db_paths, client_keys))
+        self.paths = dict(zip(keys, paths, strict=True))
+        for path in paths:
+            open_lmdb(path)
+
+    def get(self, filepath: str, client_key: str) -> bytes:
+        """The bytes of an image.
+
+        Raises:
+            InputError: The LMDB has no such key, or is broken where it lies.
+        """
+        path = self.paths[client_key]
+        try:
+            with open_lmdb(path).begin(write=False) as transaction:
+                value = transaction.get(str(filepath).encode())
+        except lmdb.Error as error:
+            raise InputError(f'LMDB {path} cannot be read at {filepath!r} ({error}). Make it again.') from error
+        if value is None:
+            raise InputError(f'LMDB {path} has no {filepath!r}, which its meta_info.txt lists. Make it again.')
+        return value
+
+    def get_text(self, filepath):
+        raise NotImplementedError
+
+
+def repair_lmdb() -> None:
+    """Have BasicSR's FileClient use this backend."""
+    FileClient._backends['lmdb'] = LmdbBackend

@@ -1,0 +1,52 @@
+"""Pairs of LR and HR files; in validation and tests, one without the other is told of and does not stop the run."""
+from os import path as osp
+
+import basicsr.data
+from basicsr.data import paired_image_dataset
+from basicsr.utils import scandir
+from torch.utils.data import Dataset
+
+
+def build_dataset(dataset_opt: dict) -> Dataset:
+    """BasicSR's `build_dataset`, which refuses folders of pairs as a whole where one image has no partner.
+
+    In training that stays so. In validation and tests such a pair is part of the dataset: reading it fails, as that of
+    a broken image does. The pairs are sorted, so that every image has the same noise on every machine.
+
+    Args:
+        dataset_opt (dict): A block of `datasets`.
+    """
+    if dataset_opt['phase'] == 'train':
+        return basicsr.data.build_dataset(dataset_opt)
+    strict = paired_image_dataset.paired_paths_from_folder
+    paired_image_dataset.paired_paths_from_folder = paired_paths
+    try:
+        return basicsr.data.build_dataset(dataset_opt)
+    finally:
+        paired_image_dataset.paired_paths_from_folder = strict
+
+
+def paired_paths(folders: list[str], keys: list[str], filename_tmpl: str) -> list[dict[str, str]]:
+    """BasicSR's `paired_paths_from_folder` (data/data_util.py), sorted, and with pairs of which one file is missing.
+
+    Args:
+        folders: [LR folder, HR folder].
+        keys: ['lq', 'gt'].
+        filename_tmpl: LR file name of an HR file's, both without ending, such as '{}x4'.
+
+    Returns:
+        [{'lq_path': ..., 'gt_path': ...}], LR files without HR files last.
+    """
+    (lq_folder, gt_folder), (lq_key, gt_key) = folders, [f'{key}_path' for key in keys]
+    alone, pairs = set(scandir(lq_folder)), []
+    for gt_name in sorted(scandir(gt_folder)):
+        stem, ending = osp.splitext(osp.basename(gt_name))
+        lq_name = f'{filename_tmpl.format(stem)}{ending}'
+        alone.discard(lq_name)
+        pairs.append({lq_key: osp.join(lq_folder, lq_name), gt_key: osp.join(gt_folder, gt_name)})
+    before, _, after = filename_tmpl.partition('{}')
+    for lq_name in sorted(alone):
+        stem, ending = osp.splitext(lq_name)
+        gt_name = f'{stem.removeprefix(before).removesuffix(after)}{ending}'
+        pairs.append({lq_key: osp.join(lq_folder, lq_name), gt_key: osp.join(gt_folder, gt_name)})
+    return pairs

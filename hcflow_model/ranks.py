@@ -1,0 +1,41 @@
+"""Work that the processes of a distributed run share: what one of them raises, all raise, so that none waits."""
+from collections.abc import Callable
+
+import torch.distributed as dist
+
+from hcflow_arch import InputError
+
+
+def together(opt: dict, function: Callable, *args: object) -> list:
+    """Call a function on every rank and wait for all.
+
+    Args:
+        opt (dict): All options: `dist` says whether there is more than one process.
+        function: What to call; its result must be picklable.
+        args: Its arguments.
+
+    Returns:
+        list: The results of all ranks, in their order; the same on every rank.
+
+    Raises:
+        InputError: One rank raised it: all raise it.
+        RuntimeError: Another rank raised something else; that rank raises it itself.
+    """
+    if not opt['dist']:
+        return [function(*args)]
+    result = own_error = None
+    try:
+        result = function(*args)
+    except Exception as error:
+        own_error = error
+    outcomes = [None] * dist.get_world_size()
+    dist.all_gather_object(outcomes, (result, isinstance(own_error, InputError), own_error and repr(own_error),
+                                      own_error and str(own_error)))
+    if own_error is not None:
+        raise own_error
+    for rank, (_, over_input, name, message) in enumerate(outcomes):
+        if over_input:
+            raise InputError(message)
+        if name is not None:
+            raise RuntimeError(f'Rank {rank} failed: {name}')
+    return [outcome[0] for outcome in outcomes]

@@ -1,0 +1,110 @@
+"""The folders of a run: earlier ones are archived as BasicSR does, and put back when the run fails at its start."""
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from basicsr.utils import get_time_str
+from basicsr.utils.dist_util import master_only
+
+from hcflow_arch import InputError
+
+NOTES = ('.log', '.yml', '.yaml')  # what a run writes before it has made anything
+
+
+def check_not_in_archive(opt: dict) -> None:
+    """Refuse checkpoints and data in the folder that this run would archive: they would be gone when they are read."""
+    root = Path(opt['path']['experiments_root' if opt['is_train'] else 'results_root']).resolve()
+    used = {f'path.{key}': value for key, value in opt['path'].items() if key.startswith('pretrain_network')}
+    for phase, dataset in opt['datasets'].items():
+        used.update({f'datasets.{phase}.{key}': dataset.get(key) for key in ('dataroot_gt', 'dataroot_lq')})
+    for name, path in used.items():
+        if isinstance(path, str) and root in Path(path).resolve().parents:
+            raise InputError(f"'{name}': {path} lies in {root}, which a new run of this name moves away. Change `name`"
+                             f'{", or go on with --auto_resume" if opt["is_train"] else ""}.')
+
+
+class RunFolders:
+    """What a run does to folders that were there before it.
+
+    Args:
+        option_file (str): Its option file, read now: it may lie in the folder that is archived.
+    """
+
+    def __init__(self, option_file: str):
+        self.option_text = Path(option_file).read_text(encoding='utf-8')
+        self.archived = []  # (folder, its archive)
+        self.before = {}  # {file: (time, size)} of the folders when the run got them
+        self.option_copy = None  # (file, what it held before)
+
+    def archive(self, path: str) -> None:
+        """Take the place of BasicSR's `mkdir_and_rename` (utils/misc.py), which cannot archive twice in a second."""
+        path = os.path.normpath(path)
+        try:
+            if os.path.lexists(path):
+                archive = f'{path}_archived_{get_time_str()}'
+                while os.path.lexists(archive):
+                    archive += '_'
+                sys.stdout.write(f'Path already exists. Rename it to {archive}\n')
+                os.rename(path, archive)
+                self.archived.append((path, archive))
+            os.makedirs(path)
+        except OSError as error:
+            raise InputError(f'Folder {path} cannot be made: {error.strerror}. Make the folder above it writable, or '
+                             'run in another one.') from error
+
+    @master_only
+    def copy_option_file(self, option_file: str, experiments_root: str) -> None:
+        """Take the place of BasicSR's `copy_opt_file` (utils/options.py)."""
+        file = Path(experiments_root) / Path(option_file).name
+        self.before = _listing(experiments_root)
+        self.option_copy = (file, file.read_bytes() if file.is_file() else None)
+        head = f'# GENERATE TIME: {time.asctime()}\n# CMD:\n# {" ".join(sys.argv)}\n\n'
+        file.write_text(head + self.option_text, encoding='utf-8')
+
+    def put_back(self) -> None:
+        """Undo all this, unless the run has made something: a checkpoint, an image, a report. Logs are kept."""
+        folders = [path for path, _ in self.archived]
+        if self.option_copy is not None:
+            folders.append(self.option_copy[0].parent)
+        if any(self._is_new(file, entry) for folder in folders for file, entry in _listing(folder).items()):
+            return
+        if self.option_copy is not None and self.option_copy[1] is not None:
+            self.option_copy[0].write_bytes(self.option_copy[1])
+        for path, archive in reversed(self.archived):
+            for log in Path(path).rglob('*.log'):
+                os.replace(log, _free_name(Path(archive) / log.name))
+            shutil.rmtree(path)
+            os.rename(archive, path)
+
+    def _is_new(self, file, entry):
+        return not file.endswith(NOTES) and 'events.out.tfevents' not in file and self.before.get(file) != entry
+
+
+def _listing(folder):
+    files = [path for path in Path(folder).rglob('*') if path.is_file()]
+    return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in files}
+
+
+def _free_name(path):
+    while path.exists():
+        path = path.with_name(f'{path.stem}_{path.suffix}')
+    return path
+
+
+@contextmanager
+def run_folders(option_file: str) -> Iterator[RunFolders]:
+    """Within it BasicSR's pipelines handle folders by :class:`RunFolders`; an exception puts them back."""
+    import basicsr.train
+    import basicsr.utils.misc
+    folders = RunFolders(option_file)
+    basicsr.utils.misc.mkdir_and_rename = basicsr.train.mkdir_and_rename = folders.archive
+    basicsr.train.copy_opt_file = folders.copy_option_file
+    try:
+        yield folders
+    except BaseException:
+        folders.put_back()
+        raise

@@ -1,0 +1,69 @@
+"""Shares of a dataset's images: each once, and broken ones do not keep others from being read."""
+import cv2
+import numpy as np
+import pytest
+import torch
+from basicsr.data import build_dataset
+from helpers import Images
+
+from hcflow_arch import InputError
+from hcflow_model.images_of_rank import image_name, images_of_rank
+
+NAMES = ('a', 'b', 'c', 'd', 'e')
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Pairs of 20x16 and 5x4 pixels, of the NAMES."""
+    for folder, size in (('gt', 16), ('lq', 4)):
+        (tmp_path / folder).mkdir(parents=True)
+        for i, name in enumerate(NAMES):
+            image = np.random.default_rng(i).integers(0, 256, (size, size + size // 4, 3), np.uint8)
+            cv2.imwrite(str(tmp_path / folder / f'{name}.png'), image)
+    return build_dataset({
+        'name': 'set', 'type': 'PairedImageDataset', 'phase': 'val', 'scale': 4, 'io_backend': {'type': 'disk'},
+        'dataroot_gt': str(tmp_path / 'gt'), 'dataroot_lq': str(tmp_path / 'lq')})
+
+
+@pytest.mark.parametrize(('world_size', 'num_workers'), [(1, 0), (2, 0), (2, 1), (3, 0), (7, 0)])
+def test_ranks_have_every_image_once_and_go_on(world_size, num_workers, dataset, tmp_path):
+    loader = torch.utils.data.DataLoader(dataset, num_workers=num_workers)
+    wanted = dict(enumerate(loader))
+    broken = tmp_path / 'lq' / 'd.png'
+    broken.write_bytes(broken.read_bytes()[:-30])
+    seen = set()
+    for rank in range(world_size):
+        share = images_of_rank(loader, rank, world_size)
+        for index, batch, error in share:
+            assert index % world_size == rank and index not in seen
+            seen.add(index)
+            if wanted[index]['lq_path'] == [str(broken)]:
+                assert batch is None and f'{broken} is broken or no image' in error
+                assert share.dataset.name(index) == 'd'
+            else:
+                assert error is None and batch['lq_path'] == wanted[index]['lq_path']
+                assert all(torch.equal(batch[key], wanted[index][key]) for key in ('lq', 'gt'))
+    assert seen == {0, 1, 2, 3, 4}
+
+
+def test_images_of_other_ranks_are_not_read():
+    class Seen(Images):
+        def __getitem__(self, index):
+            seen.append(index)
+            if index == 4:
+                raise InputError('image4.png is odd.')
+            return super().__getitem__(index)
+
+    seen = []
+    loader = torch.utils.data.DataLoader(Seen([{'lq': torch.zeros(3, 4, 4)}] * 6))
+    share = images_of_rank(loader, 1, 3)
+    assert len(share) == 2
+    items = list(share)
+    assert seen == [1, 4]
+    assert items[0][1]['lq_path'] == ['/data/image1.png'] and items[1] == [4, None, 'image4.png is odd.']
+    assert share.dataset.name(4) == 'item 4'
+
+
+def test_names():
+    assert image_name({'gt_path': '/a/b.png', 'lq_path': 'c/d.e.png'}) == 'd.e'
+    assert image_name({'gt_path': 'key'}) == 'key'

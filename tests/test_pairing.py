@@ -1,0 +1,42 @@
+"""Folders of pairs: BasicSR's own pairs where all have partners, and those without partners where it refuses."""
+import pytest
+from basicsr.data.data_util import paired_paths_from_folder
+
+from hcflow_arch import basicsr_compat  # noqa: F401
+from hcflow_model.pairing import build_dataset, paired_paths
+
+
+def write(root, lq_names, gt_names):
+    for folder, names in (('lq', lq_names), ('gt', gt_names)):
+        (root / folder).mkdir()
+        for name in names:
+            (root / folder / name).touch()
+    return [str(root / 'lq'), str(root / 'gt')]
+
+
+@pytest.mark.parametrize(('template', 'names'), [
+    ('{}', ['b.png', 'a.png', 'c.jpg']), ('{}x4', ['bx4.png', 'ax4.png', 'cx4.jpg']), ('LR_{}', ['LR_b.png', 'LR_a.png',
+                                                                                                 'LR_c.jpg'])])
+def test_whole_folders(template, names, tmp_path):
+    folders = write(tmp_path, names, ['b.png', 'a.png', 'c.jpg'])
+    pairs = paired_paths(folders, ['lq', 'gt'], template)
+    theirs = paired_paths_from_folder(folders, ['lq', 'gt'], template)
+    assert pairs == sorted(theirs, key=lambda pair: pair['gt_path']) and len(pairs) == 3
+
+
+def test_partners_that_are_missing(tmp_path):
+    lq, gt = folders = write(tmp_path, ['ax4.png', 'dx4.png', 'bx4.png'], ['c.png', 'a.png', 'b.png'])
+    assert paired_paths(folders, ['lq', 'gt'], '{}x4') == [
+        {'lq_path': f'{lq}/{name}x4.png', 'gt_path': f'{gt}/{name}.png'} for name in 'abcd']
+
+
+@pytest.mark.parametrize('phase', ['val', 'test', 'train'])
+def test_only_training_is_refused(phase, tmp_path):
+    lq, gt = write(tmp_path, ['a.png', 'b.png', 'd.png'], ['a.png', 'b.png', 'c.png'])
+    opt = {'name': 'set', 'type': 'PairedImageDataset', 'phase': phase, 'scale': 4, 'io_backend': {'type': 'disk'},
+           'dataroot_gt': gt, 'dataroot_lq': lq}
+    if phase == 'train':
+        with pytest.raises(AssertionError, match='c.png is not in lq_paths'):
+            build_dataset(opt)
+    else:
+        assert [pair['gt_path'] for pair in build_dataset(opt).paths] == [f'{gt}/{name}.png' for name in 'abcd']

@@ -1,0 +1,166 @@
+"""Two gloo processes that validate together leave what one process leaves, and fail together."""
+import csv
+import json
+import re
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from helpers import NLL_OPT, SMALL, Images, cpu_options, perturb, random_image
+
+from hcflow_arch import InputError
+from hcflow_model import HCFlowModel
+from hcflow_model.ranks import together
+from hcflow_model.report import Report
+
+BROKEN = 1  # image that cannot be read in the last case
+
+
+class Seen(Images):
+    """Remembers which images were read."""
+
+    def __init__(self, images, name):
+        super().__init__(images, name)
+        self.seen = []
+
+    def __getitem__(self, index):
+        self.seen.append(index)
+        if self.images[index] is None:
+            raise InputError(f'/data/image{index}.png is broken.')
+        return super().__getitem__(index)
+
+
+def pairs(count):
+    return [{'gt': random_image(3, 16, 20, seed=i), 'lq': random_image(3, 4, 5, seed=100 + i)} for i in range(count)]
+
+
+def work(rank, world_size, root):
+    """Validate and test sets of several sizes; leave what every rank knows in root/RANK.json."""
+    torch.set_num_threads(1)
+    if world_size > 1:
+        dist.init_process_group('gloo', init_method=f'file://{root}/store', rank=rank, world_size=world_size)
+    known = {}
+    for case, images in {'three': pairs(3), 'one': pairs(1), 'broken': [*pairs(BROKEN), None, *pairs(1)]}.items():
+        for is_train in (True, False):
+            name = f'{case}_{"train" if is_train else "test"}'
+            dataset = Seen(images, 'set')
+            model = make_model(root / name, is_train, rank, world_size)
+            try:
+                model.validation(torch.utils.data.DataLoader(dataset), 7 if is_train else name, None, True)
+                error = None
+            except InputError as caught:
+                error = str(caught).replace(str(root), 'ROOT')
+            known[name] = {'rows': model.report.rows, 'error': error, 'seen': dataset.seen,
+                           'best': getattr(model, 'best_metric_results', None),
+                           'results': getattr(model, 'metric_results', None)}
+    if world_size > 1:
+        known['failures'] = [failure_of(rank, error) for error in (InputError('x is 1.'), KeyError('y'))]
+    (root / f'{rank}.json').write_text(json.dumps(known))
+    if world_size > 1:
+        dist.destroy_process_group()
+
+
+def make_model(root, is_train, rank, world_size):
+    opt = cpu_options(root, SMALL, {**NLL_OPT})
+    opt.update(dist=world_size > 1, rank=rank, world_size=world_size, is_train=is_train)
+    opt['val'].update(seed=3, num_samples=2, temperatures=[0, 0.8], sheets=2, bicubic=True, metrics={
+        'psnr': {'type': 'calculate_psnr', 'crop_border': 0}, 'diversity': {'type': 'calculate_diversity'}})
+    opt['path']['results_root'] = str(root / 'results')
+    opt['datasets'] = {'val': {'name': 'set'}}
+    torch.manual_seed(0)
+    model = HCFlowModel(opt)
+    perturb(model.get_bare_model(model.net_g), 0.05)
+    model.report = Report(opt, final=True)
+    return model
+
+
+def failure_of(rank, error):
+    """What a rank gets when rank 1 raises `error`, and whether the ranks can go on talking."""
+    def fail():
+        if rank == 1:
+            raise error
+        return rank
+
+    try:
+        together({'dist': True}, fail)
+    except Exception as caught:
+        return [type(caught).__name__, str(caught), together({'dist': True}, lambda: 10 + rank)]
+
+
+@pytest.fixture(scope='module')
+def roots(tmp_path_factory):
+    """[folder of one process, folder of two]."""
+    folders = []
+    for world_size in (1, 2):
+        root = tmp_path_factory.mktemp(f'processes{world_size}')
+        if world_size == 1:
+            work(0, 1, root)
+        else:
+            mp.spawn(work, (world_size, root), nprocs=world_size)
+        folders.append(root)
+    return folders
+
+
+def known_by(root, rank=0):
+    return json.loads((root / f'{rank}.json').read_text())
+
+
+def values_of(root, name):
+    """({row without figures}, figures) of metrics.csv, in order."""
+    with open(root / name / 'results' / 'metrics.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    return ([(row['image'], row['temperature'], row['metric'], row['num_samples']) for row in rows],
+            [float(row[key]) for row in rows for key in ('mean', 'std')])
+
+
+CASES = [f'{case}_{kind}' for case in ('three', 'one', 'broken') for kind in ('train', 'test')]
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_files_are_those_of_one_process(name, roots):
+    (rows_one, values_one), (rows_two, values_two) = (values_of(root, name) for root in roots)
+    assert rows_one == rows_two and len(rows_one) > 5
+    assert values_two == pytest.approx(values_one, rel=1e-6, abs=1e-6)
+    one, two = (json.loads((root / name / 'results' / 'metrics.json').read_text()) for root in roots)
+    assert {**one, 'averages': 0, 'checkpoint': 0} == {**two, 'averages': 0, 'checkpoint': 0}
+    for label, averages in one['averages']['set'].items():
+        assert two['averages']['set'][label] == pytest.approx(averages, rel=1e-6)
+    one, two = ({str(path.relative_to(root)): path.read_bytes() for path in root.glob(f'{name}/**/*.png')}
+                for root in roots)
+    assert one == two and any('sheet' in path for path in one)
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_all_ranks_know_the_same_and_read_every_image_once(name, roots):
+    one, first, second = known_by(roots[0])[name], known_by(roots[1])[name], known_by(roots[1], 1)[name]
+    for key in ('rows', 'best', 'results', 'error'):
+        assert first[key] == second[key], key
+    assert first['error'] == one['error']
+    if one['best']:
+        assert first['best']['set'].keys() == one['best']['set'].keys()
+        assert all(record['iter'] == 7 for record in first['best']['set'].values())
+    count = {'three': 3, 'one': 1, 'broken': 3}[name.split('_')[0]]
+    assert one['seen'] == list(range(count))
+    assert (first['seen'], second['seen']) == (list(range(0, count, 2)), list(range(1, count, 2)))
+
+
+def test_what_is_left_out(roots):
+    for root in roots:
+        known = known_by(root)
+        assert known['broken_train']['error'] is None and known['three_test']['error'] is None
+        assert re.match(r'1 image\(s\) left out or measured in part \(1 in set\)', known['broken_test']['error'])
+        content = json.loads((root / 'broken_test' / 'results' / 'metrics.json').read_text())
+        assert content['problems'] == {'set': {f'item {BROKEN}': [f'/data/image{BROKEN}.png is broken.']}}
+
+
+def test_an_error_of_one_rank_is_an_error_of_all(roots):
+    first, second = (known_by(roots[1], rank)['failures'] for rank in (0, 1))
+    assert first == [['InputError', 'x is 1.', [10, 11]], ['RuntimeError', "Rank 1 failed: KeyError('y')", [10, 11]]]
+    assert second == [['InputError', 'x is 1.', [10, 11]], ['KeyError', "'y'", [10, 11]]]
+
+
+def test_one_process_needs_no_others():
+    assert together({'dist': False}, lambda value: value + 1, 1) == [2]
+    with pytest.raises(KeyError):
+        together({'dist': False}, {}.__getitem__, 'key')

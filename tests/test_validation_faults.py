@@ -1,0 +1,218 @@
+"""Validation that goes on: samples and images that cannot be used are left out, counted and named."""
+import csv
+import json
+import logging
+import shutil
+import sys
+
+import basicsr.test
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from helpers import DATA, NLL_OPT, SMALL, cpu_options, demo_options, loader, perturb, random_image
+
+from hcflow_arch import InputError
+from hcflow_model import HCFlowModel, cli
+from hcflow_model.report import Report
+
+PSNR = {'psnr': {'type': 'calculate_psnr', 'crop_border': 0}}
+NAN, INF = float('nan'), float('inf')
+
+
+def pair(seed=0, gt_size=(16, 20)):
+    return {'gt': random_image(3, *gt_size, seed=seed), 'lq': random_image(3, 4, 5, seed=seed + 100)}
+
+
+@pytest.fixture
+def make_model(tmp_path, far_pixels_pass, monkeypatch):
+    """Make a model whose draws of the given numbers (from 0) hold three pixels of `value`."""
+    def make(broken=(), value=NAN, is_train=True, **val):
+        opt = cpu_options(tmp_path, SMALL, NLL_OPT)
+        opt.update(is_train=is_train, val={'seed': 0, 'metrics': PSNR, 'sheets': 0, **val})
+        opt['path']['results_root'] = str(tmp_path / 'results')
+        opt['datasets'] = {'val': {'name': 'set'}}
+        model = HCFlowModel(opt)
+        net = perturb(model.net_g, 0.05)
+        decode, calls = net.decode, []
+
+        def breaking(*args, **kwargs):
+            sr = decode(*args, **kwargs)
+            if len(calls) in broken:
+                sr[:, 0, 2, :3] = value
+            calls.append(sr)
+            return sr
+
+        monkeypatch.setattr(net, 'decode', breaking)
+        model.calls = calls
+        return model
+    return make
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    texts = []
+    monkeypatch.setattr(logging.getLogger('basicsr'), 'warning', texts.append)
+    return texts
+
+
+def validate(model, images, save_img=True):
+    model.validation(loader(images), 5, None, save_img)
+    return {(row['image'], row['temperature'], row['metric']): row for row in model.report.rows}
+
+
+def saved(tmp_path):
+    return sorted(path.name for path in tmp_path.rglob('*.png'))
+
+
+# ---- samples ----
+
+@pytest.mark.parametrize('value', [NAN, INF])
+def test_a_broken_sample_is_drawn_again(value, make_model, tmp_path, warnings):
+    model = make_model(broken=(1,), value=value, temperatures=[0.8], num_samples=2)
+    rows = validate(model, [pair(), pair(1)])
+    assert len(model.calls) == 5 and saved(tmp_path) == [f'image{i}_t0.8_{n}_5.png' for i in (0, 1) for n in (1, 2)]
+    assert rows['image0', 't0.8', 'redraws']['mean'] == 0.5 and rows['image1', 't0.8', 'redraws']['mean'] == 0
+    assert model.metric_results['redraws_t0.8'] == 0.25 and 'nonfinite_t0.8' not in model.metric_results
+    assert rows['image0', 't0.8', 'psnr']['num_samples'] == 2
+    last = model.calls[2].clamp(0, 1)[0].mul(255).round().permute(1, 2, 0).numpy()[..., ::-1]
+    image = cv2.imread(str(tmp_path / 'visualization' / 'image0' / 'image0_t0.8_2_5.png'))
+    assert np.abs(image - last).max() <= 1 and warnings == []
+
+
+def test_a_sample_that_stays_broken_is_named_and_neither_saved_nor_measured(make_model, tmp_path, warnings):
+    metrics = {**PSNR, 'diversity': {'type': 'calculate_diversity'}}
+    model = make_model(broken=range(1, 5), temperatures=[0.8], num_samples=2, metrics=metrics, sheets=1)
+    model.report = Report(model.opt, final=True)  # draws sheets
+    rows = validate(model, [pair(), pair(1)])
+    assert saved(tmp_path) == ['image0_sheet_5.png', 'image0_t0.8_1_5.png', 'image1_t0.8_1_5.png',
+                               'image1_t0.8_2_5.png']
+    assert rows['image0', 't0.8', 'psnr']['num_samples'] == 1 and rows['image1', 't0.8', 'psnr']['num_samples'] == 2
+    assert ('image0', 't0.8', 'diversity') not in rows and ('image1', 't0.8', 'diversity') in rows
+    assert rows['image0', 't0.8', 'nonfinite']['mean'] == 1.5 and rows['image0', 't0.8', 'redraws']['mean'] == 1.5
+    assert model.metric_results['nonfinite_t0.8'] == 0.75
+    assert all(np.isfinite(value) for value in model.metric_results.values())
+    assert warnings == ['Dataset set: 1 of 2 images left out or measured in part:\n  image0: sample 2 at temperature '
+                        '0.8 has 3 of 320 pixels that are not finite, after 4 draws; it is neither saved nor measured.']
+
+
+def test_temperature_0_is_not_drawn_again(make_model, tmp_path, warnings):
+    model = make_model(broken=(0,), temperatures=[0, 0.8], bicubic=True)
+    rows = validate(model, [pair()])
+    assert len(model.calls) == 2 and saved(tmp_path) == ['image0_t0.8_1_5.png']
+    assert 'psnr_t0' not in model.metric_results and ('image0', 'bicubic', 'psnr') in rows
+    assert (rows['image0', 't0', 'nonfinite']['mean'], rows['image0', 't0.8', 'nonfinite']['mean']) == (3, 0)
+    assert 'temperature 0 has 3 of 320 pixels that are not finite, after 1 draws' in warnings[0]
+
+
+def test_counts_that_were_seen_once_are_followed(make_model):
+    model = make_model(broken=(1, 2, 3, 4), temperatures=[0.8])
+    for current_iter, nonfinite in enumerate((None, 3, 0)):
+        model.validation(loader([pair()]), current_iter, None, False)
+        assert model.metric_results.get('nonfinite_t0.8') == nonfinite
+    assert model.best_metric_results['set']['nonfinite_t0.8'] == {'better': 'lower', 'val': 0, 'iter': 2}
+
+
+def test_pixels_far_out_of_range_are_counted(make_model, monkeypatch, tmp_path):
+    monkeypatch.setattr('hcflow_model.sampling.FAR', 50.)
+    model = make_model(broken=(0,), value=1e4, is_train=False, temperatures=[0.8], num_samples=2)
+    rows = validate(model, [pair(), pair(1)])
+    assert rows['image0', 't0.8', 'out_of_range']['mean'] == 1.5
+    assert rows['image0', 't0.8', 'psnr']['num_samples'] == 2 and len(saved(tmp_path)) == 4
+    assert json.loads((tmp_path / 'results' / 'metrics.json').read_text())['averages']['set']['0.8'][
+        'out_of_range'] == 0.75
+    assert model.report.table().splitlines()[2].split()[-2] == '0.7500'
+
+
+def test_an_nll_that_is_not_finite(make_model, monkeypatch):
+    model = make_model(temperatures=[0])
+    values = iter([NAN, 2.])
+    monkeypatch.setattr('hcflow_model.validation.calculate_nll', lambda *args, **kwargs: next(values))
+    validate(model, [pair(), pair(1)])
+    assert model.metric_results['nll'] == 2
+    assert model.report.problems['set'] == {'image0': ['its nll is nan; it is left out.']}
+
+
+# ---- images ----
+
+def test_sizes_that_do_not_belong_together(make_model, tmp_path, warnings):
+    model = make_model(temperatures=[0])
+    rows = validate(model, [pair(gt_size=(40, 40)), pair(1)])
+    assert {image for image, *_ in rows} == {'image1'} and saved(tmp_path) == ['image1_t0_1_5.png']
+    assert 'image0: gt is 40x40 and lq 4x5; at scale 4' in warnings[0]
+
+
+def test_a_metric_that_does_not_fit_stops(make_model):
+    model = make_model(temperatures=[0], metrics={'psnr': {'type': 'calculate_psnr', 'crop_border': 8}})
+    with pytest.raises(InputError, match='image image0: val.metrics.psnr .* gives nan; is the crop_border larger'):
+        validate(model, [pair()])
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Run `basicsr test` on copies of the bundled pictures that `damage` has changed. Returns exit code and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', ['pytest'])
+    monkeypatch.setattr('basicsr.utils.logger.initialized_logger', {})
+    monkeypatch.setattr(logging.getLogger('basicsr'), 'handlers', [])
+    monkeypatch.setattr(basicsr.test, 'parse_options', basicsr.utils.options.parse_options)
+
+    def run(damage, **dataset):
+        shutil.copytree(DATA / 'val_gt', 'gt')
+        shutil.copytree(DATA / 'val_lq_x4', 'lq')
+        damage()
+        sets = {f'test_{i}': {'name': name, 'type': 'PairedImageDataset', 'dataroot_gt': gt, 'dataroot_lq': lq,
+                              'io_backend': {'type': 'disk'}}
+                for i, (name, gt, lq) in enumerate((('mine', 'gt', 'lq'), ('whole', str(DATA / 'val_gt'),
+                                                                           str(DATA / 'val_lq_x4'))))}
+        changes = {f'network_g.{key}': value for key, value in SMALL.items()}
+        opt = demo_options({**changes, 'name': 'test', 'datasets': sets, 'val': {
+            'save_img': True, 'temperatures': [0], 'seed': 0, 'sheets': 0, 'metrics': PSNR}})
+        for block in ('train', 'logger'):
+            del opt[block]
+        (tmp_path / 'opt.yml').write_text(yaml.safe_dump(opt))
+        capsys.readouterr()
+        return cli.main(['test', '-opt', 'opt.yml']), capsys.readouterr().err
+    return run
+
+
+def test_broken_files_are_left_out_of_a_test(run, tmp_path):
+    def damage():
+        cat = tmp_path / 'lq' / 'cat.png'
+        cat.write_bytes(cat.read_bytes()[:-50])
+        (tmp_path / 'gt' / 'rocket.png').write_bytes(b'')
+        for name in 'abcd':
+            shutil.copy(tmp_path / 'gt' / 'tower.png', tmp_path / 'gt' / f'{name}.png')
+        shutil.copy(tmp_path / 'lq' / 'tower.png', tmp_path / 'lq' / 'b.png')
+        cv2.imwrite(str(tmp_path / 'lq' / 'c.png'), cv2.imread(str(tmp_path / 'lq' / 'tower.png'))[:1, :1])
+        cv2.imwrite(str(tmp_path / 'gt' / 'd.png'), cv2.imread(str(tmp_path / 'gt' / 'tower.png'))[:20, :20])
+        shutil.copy(tmp_path / 'lq' / 'tower.png', tmp_path / 'lq' / 'd.png')
+        shutil.copy(tmp_path / 'lq' / 'tower.png', tmp_path / 'lq' / 'e.png')
+
+    code, errors = run(damage)
+    assert code == 1
+    assert errors.splitlines()[-1] == (
+        f'basicsr: error: 5 image(s) left out or measured in part (5 in mine): see the warnings above, or problems in '
+        f'{tmp_path}/results/test/metrics.json. All others are done.')
+    content = json.loads((tmp_path / 'results' / 'test' / 'metrics.json').read_text())
+    problems = content['problems'].pop('mine')
+    assert content['problems'] == {} and set(problems) == {'a', 'cat', 'd', 'e', 'rocket'}
+    for name, parts in {'a': ('lq/a.png', 'No such file'), 'e': ('gt/e.png', 'No such file'), 'd': ('20x20',),
+                        'cat': ('lq/cat.png', 'broken'), 'rocket': ('gt/rocket.png', '0 bytes')}.items():
+        text, = problems[name]
+        assert all(part in text for part in parts) and f'  {name}: {text}' in errors
+    with open(tmp_path / 'results' / 'test' / 'metrics.csv', newline='') as file:
+        done = {(row['dataset'], row['image']) for row in csv.DictReader(file)}
+    assert done == {('mine', 'b'), ('mine', 'c'), ('mine', 'tower')} | {
+        ('whole', name) for name in ('cat', 'rocket', 'tower')}
+    folder = tmp_path / 'results' / 'test' / 'visualization'
+    assert len(list(folder.glob('mine/*.png'))) == 3 and len(list(folder.glob('whole/*.png'))) == 3
+    assert 'Results of test' in errors and 'whole' in errors
+
+
+def test_whole_files_pass(run, tmp_path):
+    code, errors = run(lambda: None)
+    assert code == 0 and 'left out' not in errors
+    assert json.loads((tmp_path / 'results' / 'test' / 'metrics.json').read_text())['problems'] == {}
+    assert torch.get_num_threads() == 1

@@ -21,6 +21,7 @@ from .hcflow_rescaling_model import round8
 from .image_io import as_depth, has_alpha, read_image, write_bytes, write_image
 from .pretrained import find_checkpoint, load_pretrained
 from .report import aligned, file_hash, json_safe, number, versions
+from .sheet_drawing import encode_png
 from .validation import BICUBIC, temperature_label
 
 MIN_SIDE = 4  # of an LR image: less leaves nothing to measure inside the border
@@ -127,8 +128,8 @@ class ExplorationJob:
                                                                if isinstance(value, float)})} for s in statistics]
             captions['gt'] = '\n'.join(f'{name} {number(value)}' for name, value in terms.items())
             texts += [_nll_text(terms), _latents_table(statistics)]
-        self._write('sheet.png', exploration_sheets.draw_exploration(
-            self.lq, rows, self.gt, captions, known.latents if known else (), statistics))
+        self._write('sheet.png', encode_png(exploration_sheets.draw_exploration(
+            self.lq, rows, self.gt, captions, known.latents if known else (), statistics)))
         if self.args.interpolate is not None:
             content['walk'] = self._walk(noise)
         if self.args.edit is not None:
@@ -173,7 +174,7 @@ class ExplorationJob:
         ends = (exploration.scaled(noise[i], temperature) for i in (0, 1))
         frames = [exploration.decode_8bit(self.net, self.lq_on_device, latents)
                   for latents in exploration.walk(*ends, self.args.interpolate)]
-        self._write('walk.png', exploration_sheets.draw_strip(frames))
+        self._write('walk.png', encode_png(exploration_sheets.draw_strip(frames)))
         self._write(self._animation_name(), animate(frames, self.args.animation))
         return {'temperature': temperature, 'steps': self.args.interpolate}
 
@@ -193,8 +194,8 @@ class ExplorationJob:
                 figures[f'{name} {what}'] = {'nll': nll, 'lr_psnr': lr_psnr}
                 results[name][what] = image, _caption(figures[f'{name} {what}'])
                 self._write(f'edit_{name}_{what}.png', tensor2img(image))
-        self._write('edit.png', exploration_sheets.draw_edit(
-            self.edited, {name: lq.cpu() for name, lq in contents.items()}, results, self.gt))
+        self._write('edit.png', encode_png(exploration_sheets.draw_edit(
+            self.edited, {name: lq.cpu() for name, lq in contents.items()}, results, self.gt)))
         lines = [['LR content', 'latents', 'nll', 'lr_psnr']]
         lines += [[*key.split(), number(values['nll']), number(values['lr_psnr'])] for key, values in figures.items()]
         return ({'image': str(self.args.edit), 'results': {key: json_safe(values) for key, values in figures.items()}},

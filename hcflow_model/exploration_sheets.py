@@ -121,12 +121,14 @@ def draw_histogram(values: np.ndarray) -> np.ndarray:
 
 
 def draw_strip(frames: Sequence[torch.Tensor]) -> np.ndarray:
-    """The images (1, 3, H, W) of a walk, in rows of five, titled by how far each is on its way."""
+    """The images (1, 3, H, W) of a walk, in rows of up to five, titled by how far each is on its way."""
+    num_rows = -(-len(frames) // FRAMES_IN_ROW)
+    in_row = -(-len(frames) // num_rows)
     tiles = []
     for i, frame in enumerate(frames):
         end = ' = sample 1' if i == 0 else ' = sample 2' if i == len(frames) - 1 else ''
         tiles.append(Tile(f'step {i} of {len(frames) - 1}{end}', picture(frame[0])))
-    return draw_tiles([tiles[i:i + FRAMES_IN_ROW] for i in range(0, len(tiles), FRAMES_IN_ROW)])
+    return draw_tiles([tiles[i:i + in_row] for i in range(0, len(tiles), in_row)])
 
 
 def draw_edit(edited: torch.Tensor, contents: dict[str, torch.Tensor],
@@ -135,16 +137,22 @@ def draw_edit(edited: torch.Tensor, contents: dict[str, torch.Tensor],
 
     Args:
         edited: (1, 3, H, W).
-        contents: {what it is: LR image (1, 3, h, w)}.
-        results: {the same: {what became of the latents: (image (1, 3, H, W), its figures)}}.
-        gt: The image before the edit. Default: None.
+        contents: {'input' or 'own': LR image (1, 3, h, w)}.
+        results: {the same: {'kept' or a temperature as 't0.9': (image (1, 3, H, W), its figures)}}.
+        gt: HR image of the input. Default: None.
     """
     scale = edited.shape[2] // next(iter(contents.values())).shape[2]
-    first = [] if gt is None else [Tile('before the edit', picture(gt[0]))]
+    names = {'input': 'LR of the input', 'own': 'LR of the edited image'}
+    first = [] if gt is None else [Tile('ground truth', picture(gt[0]))]
     first += [Tile('edited', picture(edited[0]))]
-    first += [Tile(f'LR content: {name}', picture(upsampled(lq, scale)[0])) for name, lq in contents.items()]
-    rows = [[Tile(f'{name}: latents {what}', picture(image[0]), caption)
-             for what, (image, caption) in row.items()] for name, row in results.items()]
+    first += [Tile(names[name], picture(upsampled(lq, scale)[0])) for name, lq in contents.items()]
+
+    def title(name, what):
+        change = 'kept' if what == 'kept' else f'normalized to {what.removeprefix("t")}'
+        return f'{names[name]}, latents {change}'
+
+    rows = [[Tile(title(name, what), picture(image[0]), caption) for what, (image, caption) in row.items()]
+            for name, row in results.items()]
     return draw_tiles([first, *rows])
 
 

@@ -123,9 +123,9 @@ def test_histogram_is_a_density():
 def test_strip(rows_of_tiles):
     frames = images(7)
     draw_strip(frames)
-    assert [len(row) for row in rows_of_tiles] == [5, 2]
+    assert [len(row) for row in rows_of_tiles] == [4, 3]
     assert titles(rows_of_tiles)[0][0] == 'step 0 of 6 = sample 1' and titles(rows_of_tiles)[1] == [
-        'step 5 of 6', 'step 6 of 6 = sample 2']
+        'step 4 of 6', 'step 5 of 6', 'step 6 of 6 = sample 2']
 
 
 def test_edit(rows_of_tiles):
@@ -133,7 +133,10 @@ def test_edit(rows_of_tiles):
     contents = {'input': random_image(1, 3, 8, 12), 'own': random_image(1, 3, 8, 12, seed=1)}
     results = {name: {'kept': (result, 'nll 3'), 't0.8': (result, 'nll 2')} for name in contents}
     draw_edit(edited, contents, results, gt=result)
-    assert titles(rows_of_tiles)[0][:2] == ['before the edit', 'edited'] and len(rows_of_tiles) == 3
+    assert titles(rows_of_tiles)[0] == [
+        'ground truth', 'edited', 'LR of the input', 'LR of the edited image']
+    assert titles(rows_of_tiles)[1:] == [[f'{name}, latents kept', f'{name}, latents normalized to 0.8'] for name in (
+        'LR of the input', 'LR of the edited image')]
     assert [tile.caption for tile in rows_of_tiles[2]] == ['nll 3', 'nll 2']
     draw_edit(edited, contents, results)
     assert titles(rows_of_tiles)[3][0] == 'edited'

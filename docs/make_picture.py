@@ -1,0 +1,53 @@
+"""Make docs/demo_sheet.png, the picture of the README, from a held-out photograph and the network of the demo.
+
+    basicsr train -opt options/demo_train_HCFlow_x4.yml
+    python docs/make_picture.py
+"""
+import argparse
+import sys
+from pathlib import Path
+
+import hcflow_model  # noqa: F401  isort: skip  (first: it makes `import basicsr` work)
+
+from hcflow_arch import InputError
+from hcflow_model.bicubic import bicubic_resize
+from hcflow_model.exploration import decode_8bit, draw_noise, scaled
+from hcflow_model.exploration_job import read_rgb
+from hcflow_model.exploration_sheets import draw_exploration
+from hcflow_model.image_io import write_bytes
+from hcflow_model.pretrained import load_pretrained
+from hcflow_model.sheet_drawing import encode_png
+
+ROOT = Path(__file__).parents[1]
+TEMPERATURE, NUM_SAMPLES, SEED = 0.8, 3, 0
+CROP = (slice(24, 152), slice(28, 188))  # rows and columns of HR, multiples of the scale
+
+
+def make_picture(weights: str | Path, output: str | Path) -> None:
+    """LR, bicubic, temperature 0, ground truth; three samples and their standard deviation."""
+    net = load_pretrained(weights, task='sr')
+    lq, gt = (read_rgb(ROOT / 'tests' / 'data' / folder / 'cat.png') for folder in ('val_lq_x4', 'val_gt'))
+    noise = draw_noise(net, lq, NUM_SAMPLES, SEED)
+    rows = {'bicubic': [bicubic_resize(lq, net.scale).clamp(0, 1)],
+            't0': [decode_8bit(net, lq, scaled(noise[0], 0))],
+            f't{TEMPERATURE}': [decode_8bit(net, lq, scaled(z, TEMPERATURE)) for z in noise]}
+    rows = {label: [crop(image, 1) for image in images] for label, images in rows.items()}
+    sheet = draw_exploration(crop(lq, net.scale), rows, crop(gt, 1), errors=False)
+    write_bytes(Path(output), encode_png(sheet))
+
+
+def crop(image, scale):
+    """The part of (1, 3, h, w) that is shown."""
+    rows, columns = (slice(part.start // scale, part.stop // scale) for part in CROP)
+    return image[:, :, rows, columns]
+
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--weights', default='experiments/demo_HCFlow_x4', help='default: %(default)s')
+    parser.add_argument('-o', '--output', default=ROOT / 'docs' / 'demo_sheet.png', help='default: docs/demo_sheet.png')
+    args = parser.parse_args()
+    try:
+        make_picture(args.weights, args.output)
+    except InputError as error:
+        sys.exit(f'make_picture.py: error: {error} Train the demo first (see --help).')

@@ -28,7 +28,7 @@ def draw_tiles(rows: list[list[Tile]]) -> np.ndarray:
 
 
 def encode_png(sheet: np.ndarray) -> bytes:
-    """The content of a PNG file, as small as OpenCV makes it: half of its default, for pictures with enlarged pixels."""
+    """The content of a PNG file as small as OpenCV makes it: half of its default where pixels are enlarged."""
     return cv2.imencode('.png', sheet, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
 
 

@@ -11,6 +11,7 @@ from hcflow_arch.image_checks import check_temperature
 from .image_arrays import check_array, planes, reflected, to_array, to_tensor
 from .noise_field import NoiseField
 from .pretrained import load_pretrained, save_pretrained
+from .sampling import MAX_REDRAWS
 from .tile_choice import in_tiles_that_fit
 from .tiling import DEFAULT_OVERLAP, check_tile, decode_tiles, downscale_tiles, size_multiple, split
 
@@ -127,20 +128,33 @@ class HCFlowImages:
         return [image.reshape(*image.shape[:2], *lr.shape[2:]) for image in out]
 
     def _draw_plane(self, part, outs, temperature, seed):
-        fields = [NoiseField(seed, draw) for draw in range(len(outs))]
+        def read(rows, columns):
+            return to_tensor(part[rows.start:rows.stop, columns.start:columns.stop], self.device)
 
-        def run(tile):
+        def run(tile, fields, broken):
+            broken.clear()
             tiles = split(*part.shape[:2], tile, self.overlap, size_multiple(self.net))
-            decoded = decode_tiles(self.net, self._reader(part), tiles, fields, temperature)
-            for place, index, sr in self._with_progress(decoded, len(tiles) * len(fields)):
+            decoded = decode_tiles(self.net, read, tiles, list(fields.values()), temperature)
+            for place, field, sr in self._with_progress(decoded, len(tiles) * len(fields)):
+                index = list(fields)[field]
                 if not sr.isfinite().all():
-                    raise InputError(f'The network gives pixels that are not finite at temperature {temperature:g}; '
-                                     'lower the temperature or take another checkpoint.')
+                    broken.add(index)
+                    continue
                 rows, columns = (slice(own.start * self.scale, own.stop * self.scale)
                                  for own in (place.rows, place.columns))
                 outs[index][rows, columns] = to_array(sr, part.shape[2], part.dtype)
 
-        in_tiles_that_fit(self.net, part.shape[:2], self.tile, run)
+        # a sample with pixels that are not finite is drawn again, as in validation
+        waiting = range(len(outs))
+        for attempt in range(1 + (MAX_REDRAWS if temperature > 0 else 0)):
+            fields, broken = {index: NoiseField(seed, index + attempt * 2**32) for index in waiting}, set()
+            in_tiles_that_fit(self.net, part.shape[:2], self.tile,
+                              lambda tile, fields=fields, broken=broken: run(tile, fields, broken))
+            waiting = sorted(broken)
+            if not waiting:
+                return
+        raise InputError(f'The network gives pixels that are not finite at temperature {temperature:g}, {attempt + 1} '
+                         'times; lower the temperature or take another checkpoint.')
 
     def _with_progress(self, steps, count):
         for done, step in enumerate(steps, 1):
@@ -148,8 +162,6 @@ class HCFlowImages:
             if self.progress is not None:
                 self.progress(done / count)
 
-    def _reader(self, part):
-        return lambda rows, columns: to_tensor(part[rows.start:rows.stop, columns.start:columns.stop], self.device)
 
 
 class HCFlowUpscaler(HCFlowImages):

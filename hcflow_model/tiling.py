@@ -13,6 +13,7 @@ from torch import nn
 
 from hcflow_arch import HCFlowNet, InputError
 from hcflow_arch.feature_net import RegisteredFeatureNet
+from hcflow_arch.image_checks import fit_to_scale
 from hcflow_arch.subnets import DenseBlock, ZeroConv2d
 
 from .noise_field import NoiseField
@@ -105,6 +106,55 @@ def downscale_tiles(net: HCFlowNet, read: Callable[[range, range], torch.Tensor]
     """
     for tile in tiles:
         yield tile, tile.crop(net.downscale(read(tile.outer_rows, tile.outer_columns)))
+
+
+class TiledNet:
+    """A network that decodes and downscales in tiles, for what calls `decode` and `downscale` (validation, `draw`).
+
+    Args:
+        net (HCFlowNet): The network.
+        tile (int): Largest side of tiles in LR pixels, from 16.
+        overlap (int): Margin of tiles in LR pixels. Default: 16.
+    """
+
+    def __init__(self, net: HCFlowNet, tile: int, overlap: int = DEFAULT_OVERLAP):
+        self.net, self.tile, self.overlap = net, tile, overlap
+
+    def coarsest_features(self, lq: torch.Tensor) -> None:
+        """None: each tile has its own."""
+
+    def decode(self, lq: torch.Tensor, temperature: float = 1.0, generator: torch.Generator | None = None,
+               features: None = None, clamp: bool = True) -> torch.Tensor:
+        """As :meth:`HCFlowNet.decode`; the generator gives the seeds of noise fields, one for each image."""
+        tiles = self._split(*lq.shape[2:])
+        out = lq.new_empty(*lq.shape[:2], *(length * self.net.scale for length in lq.shape[2:]))
+        for image, result in zip(lq.split(1), out.split(1), strict=True):
+            field = NoiseField(torch.randint(2**63 - 1, (), generator=generator).item())
+            for tile, _, sr in decode_tiles(self.net, _reader(image, 1), tiles, [field], temperature):
+                _write(result, tile, sr.clamp(0, 1) if clamp else sr, self.net.scale)
+        return out
+
+    def downscale(self, gt: torch.Tensor) -> torch.Tensor:
+        """As :meth:`HCFlowNet.downscale`."""
+        gt = fit_to_scale(gt, self.net.scale)
+        out = gt.new_empty(*gt.shape[:2], *(length // self.net.scale for length in gt.shape[2:]))
+        for image, result in zip(gt.split(1), out.split(1), strict=True):
+            for tile, lq in downscale_tiles(self.net, _reader(image, self.net.scale), self._split(*out.shape[2:])):
+                _write(result, tile, lq, 1)
+        return out
+
+    def _split(self, height, width):
+        return split(height, width, self.tile, self.overlap, size_multiple(self.net))
+
+
+def _reader(image, scale):
+    return lambda rows, columns: image[:, :, rows.start * scale:rows.stop * scale,
+                                       columns.start * scale:columns.stop * scale]
+
+
+def _write(out, tile, part, scale):
+    out[:, :, tile.rows.start * scale:tile.rows.stop * scale,
+        tile.columns.start * scale:tile.columns.stop * scale] = part
 
 
 def size_multiple(net: HCFlowNet) -> int:

@@ -18,7 +18,9 @@ from . import exploration, exploration_sheets
 from .bicubic import bicubic_resize
 from .hcflow_metric import calculate_diversity, calculate_lr_psnr
 from .hcflow_rescaling_model import round8
-from .image_io import as_depth, has_alpha, read_image, write_bytes, write_image
+from .image_arrays import check_array, planes, to_tensor
+from .image_io import read_image, write_bytes, write_image
+from .inference import check_seed, find_device
 from .pretrained import find_checkpoint, load_pretrained
 from .report import aligned, file_hash, json_safe, number, versions
 from .sheet_drawing import encode_png
@@ -31,11 +33,8 @@ KEPT = 'kept'
 
 def read_rgb(path: str | Path) -> torch.Tensor:
     """An image file as (1, 3, H, W), RGB, float32 in [0, 1]; grey is repeated, alpha left out."""
-    pixels = read_image(path)
-    pixels = pixels[..., :-1] if has_alpha(pixels) else pixels
-    pixels = as_depth(pixels, np.float32).reshape(*pixels.shape[:2], -1)
-    rgb = np.broadcast_to(pixels[..., ::-1], (*pixels.shape[:2], 3))
-    return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None]
+    array = check_array(str(path), read_image(path))
+    return to_tensor(array[..., planes(array)[0].channels]).contiguous()  # grey: one channel seen three times
 
 
 class ExplorationJob:
@@ -55,7 +54,7 @@ class ExplorationJob:
         self.sheet_path = self.folder / f'{self.name}_sheet.png'
         self._check_files()
         self.checkpoint = find_checkpoint(args.weights)
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+        device = find_device(args.device)
         self.net = load_pretrained(self.checkpoint, task='sr', device=device)
         self.scale = self.net.scale
         self.lq = read_rgb(args.input)
@@ -228,8 +227,8 @@ def _check_arguments(args) -> dict[str, int]:
     labels = {temperature_label(t): 1 if t == 0 else args.num_samples for t in args.temperatures}
     if len(labels) != len(args.temperatures):
         raise InputError(f'--temperatures {args.temperatures}: two are equal; give each once.')
-    for name, value, least in (('--num_samples', args.num_samples, 1), ('--interpolate', args.interpolate, 2),
-                               ('--seed', args.seed, 0)):
+    check_seed(args.seed)
+    for name, value, least in (('--num_samples', args.num_samples, 1), ('--interpolate', args.interpolate, 2)):
         if value is not None and value < least:
             raise InputError(f'{name} is {value}; it must be a whole number from {least}.')
     if args.interpolate is not None and max(args.temperatures) == 0:

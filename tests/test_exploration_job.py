@@ -53,8 +53,8 @@ def arguments(folder, **changes):
 def explored(data):
     """(folder of all that one run with every part wrote, its JSON)."""
     folder, _ = data
-    assert main(arguments(folder, **{'--gt': folder / 'hr.png', '-t': [0, 0.4, 0.9], '-n': 3, '--interpolate': 4,
-                                     '--edit': folder / 'edited.png', '--seed': 5})) == 0
+    assert main(arguments(folder, **{'--gt': folder / 'hr.png', '--temperatures': [0, 0.4, 0.9], '-n': 3, '--seed': 5,
+                                     '--interpolate': 4, '--edit': folder / 'edited.png'})) == 0
     return folder / 'out', json.loads((folder / 'out' / 'lr_explore.json').read_text())
 
 
@@ -89,7 +89,7 @@ def test_sheet_shows_the_std_of_the_files(data, monkeypatch, tmp_path):
     rows = []
     draw_row = sheet_drawing._draw_row
     monkeypatch.setattr(sheet_drawing, '_draw_row', lambda tiles: rows.append(tiles) or draw_row(tiles))
-    assert main(arguments(folder, **{'-o': tmp_path, '-t': [0.9], '-n': 3})) == 0
+    assert main(arguments(folder, **{'-o': tmp_path, '--temperatures': [0.9], '-n': 3})) == 0
     files = np.stack([read(tmp_path / f'lr_t0.9_{i}.png').astype(np.float64) for i in (1, 2, 3)])
     std = files.std(axis=0, ddof=1).mean(axis=2)
     tile = rows[1][3]
@@ -160,7 +160,7 @@ def test_edit(explored, data):
 
 def test_an_image_that_was_not_edited_comes_back(data, tmp_path):
     folder, _ = data
-    assert main(arguments(folder, **{'-o': tmp_path, '-t': [0], '--edit': folder / 'hr.png'})) == 0
+    assert main(arguments(folder, **{'-o': tmp_path, '--temperatures': [0], '--edit': folder / 'hr.png'})) == 0
     for name in ('input', 'own'):
         np.testing.assert_array_equal(read(tmp_path / f'lr_edit_{name}_kept.png'), read(folder / 'hr.png'))
 
@@ -170,8 +170,8 @@ def test_crop_grey_and_16_bits(data, tmp_path):
     grey = read(folder / 'lr.png')[..., 0].astype(np.uint16) * 257
     cv2.imwrite(str(tmp_path / 'grey.png'), grey)
     torch.testing.assert_close(read_rgb(tmp_path / 'grey.png')[0, 1], torch.from_numpy(grey / 65535).float())
-    assert main(arguments(folder, **{'-i': tmp_path / 'grey.png', '-o': tmp_path, '--gt': folder / 'hr.png', '-t': [0],
-                                     '--crop': [3, 1, 6, 5]})) == 0
+    assert main(arguments(folder, **{'-i': tmp_path / 'grey.png', '-o': tmp_path, '--gt': folder / 'hr.png',
+                                     '--temperatures': [0], '--crop': [3, 1, 6, 5]})) == 0
     assert read(tmp_path / 'grey_t0_1.png').shape == (20, 24, 3)
     assert json.loads((tmp_path / 'grey_explore.json').read_text())['latents'][1]['height'] == 5
 
@@ -184,14 +184,16 @@ BAD = [
     ({'--weights': 'rescaling.pth'}, "task 'rescaling', here one for 'sr' is needed"),
     ({'--gt': 'lr.png'}, 'lr.png and'),
     ({'--edit': 'lr.png'}, 'gt is 8x12 and lq 8x12; at scale 4'),
+    ({'-i': '.'}, 'Is a directory'),
+    ({'--device': 'gpu'}, "device is 'gpu'"),
     ({'-o': 'lr.png'}, 'is a file; give a folder'),
-    ({'-t': [-1]}, 'a value of --temperatures is -1'),
-    ({'-t': ['nan']}, 'a value of --temperatures is nan'),
-    ({'-t': [0.5, 0.5]}, 'two are equal'),
+    ({'--temperatures': [-1]}, 'a value of --temperatures is -1'),
+    ({'--temperatures': ['nan']}, 'a value of --temperatures is nan'),
+    ({'--temperatures': [0.5, 0.5]}, 'two are equal'),
     ({'-n': 0}, '--num_samples is 0'),
-    ({'--seed': -1}, '--seed is -1'),
+    ({'--seed': -1}, 'seed is -1'),
     ({'--interpolate': 1}, '--interpolate is 1'),
-    ({'--interpolate': 3, '-t': [0]}, 'at temperature 0 there is one'),
+    ({'--interpolate': 3, '--temperatures': [0]}, 'at temperature 0 there is one'),
     ({'--crop': [8, 0, 5, 5]}, '--crop 8 0 5 5 does not lie inside the LR image of 12x8'),
     ({'--crop': [0, 0, 3, 3]}, 'at least 4x4'),
 ]
@@ -212,7 +214,7 @@ def test_bad_input_is_one_error_and_no_file(data, tmp_path, monkeypatch, capsys,
 
 def test_nothing_is_overwritten_unasked(data, tmp_path, capsys):
     folder, _ = data
-    quick = {'-o': tmp_path, '-t': [0]}
+    quick = {'-o': tmp_path, '--temperatures': [0]}
     assert main(arguments(folder, **quick)) == 0
     before = (tmp_path / 'lr_sheet.png').stat().st_mtime_ns
     assert main(arguments(folder, **quick)) == 1
@@ -226,6 +228,6 @@ def test_an_input_is_never_overwritten(data, tmp_path, capsys):
     folder, _ = data
     image = tmp_path / 'lr_t0_1.png'
     image.write_bytes((folder / 'hr.png').read_bytes())
-    assert main(arguments(folder, **{'-o': tmp_path, '-t': [0], '--gt': image, '--overwrite': True})) == 1
+    assert main(arguments(folder, **{'-o': tmp_path, '--temperatures': [0], '--gt': image, '--overwrite': True})) == 1
     assert 'would be overwritten' in capsys.readouterr().err
     assert image.read_bytes() == (folder / 'hr.png').read_bytes()

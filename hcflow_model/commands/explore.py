@@ -14,13 +14,13 @@ hcflow explore -i lr.png --weights net_g_latest.pth -o explored --edit edited_hr
 def add_arguments(parser) -> None:
     """The arguments of the command."""
     parser.add_argument('-i', '--input', required=True, metavar='FILE', help='LR image; alpha is left out')
-    parser.add_argument('--weights', required=True, metavar='FILE',
+    parser.add_argument('-w', '--weights', required=True, metavar='W',
                         help='checkpoint of a super-resolution network, ours or a released one, or the folder of an '
                         'experiment')
-    parser.add_argument('-o', '--output', default='explored', metavar='FOLDER',
-                        help='takes NAME_sheet.png, every sample and NAME_explore.json (default: %(default)s)')
+    parser.add_argument('-o', '--output', required=True, metavar='FOLDER',
+                        help='takes NAME_sheet.png, every sample and NAME_explore.json')
     parser.add_argument('--gt', metavar='FILE', help='HR image: errors, likelihood and its latents are added')
-    parser.add_argument('-t', '--temperatures', type=float, nargs='+', default=[0, 0.5, 0.8, 1.0], metavar='T',
+    parser.add_argument('--temperatures', type=float, nargs='+', default=[0, 0.5, 0.8, 1.0], metavar='T',
                         help='sampling temperatures (default: 0 0.5 0.8 1); sample 1 has the same noise at all of them')
     parser.add_argument('-n', '--num_samples', type=int, default=4, metavar='N',
                         help='samples at each temperature above 0; the sheet shows up to four (default: %(default)s)')
@@ -36,6 +36,7 @@ def add_arguments(parser) -> None:
                         help='edited HR image: its latents, kept and normalized to each temperature, are decoded for '
                         'the LR image of -i and for its own (NAME_edit.png, NAME_edit_*.png)')
     parser.add_argument('--overwrite', action='store_true', help='replace what an earlier run wrote')
+    parser.add_argument('--device', metavar='NAME', help='cpu, cuda, cuda:1 (default: cuda where there is one)')
 
 
 def run(args) -> int:

@@ -61,7 +61,7 @@ class ExplorationJob:
         self.gt, self.edited = (None if path is None else self._read_hr(path) for path in (args.gt, args.edit))
         self._crop()
         self.lq_on_device = self.lq.to(device)
-        self.files = []
+        self.files = {}  # {path: content}: written together at the end, so that a stopped run leaves nothing
 
     def _check_files(self):
         if self.folder.exists() and not self.folder.is_dir():
@@ -127,7 +127,7 @@ class ExplorationJob:
                                                                if isinstance(value, float)})} for s in statistics]
             captions['gt'] = '\n'.join(f'{name} {number(value)}' for name, value in terms.items())
             texts += [_nll_text(terms), _latents_table(statistics)]
-        self._write('sheet.png', encode_png(exploration_sheets.draw_exploration(
+        self._add('sheet.png', encode_png(exploration_sheets.draw_exploration(
             self.lq, rows, self.gt, captions, known.latents if known else (), statistics)))
         if self.args.interpolate is not None:
             content['walk'] = self._walk(noise)
@@ -135,7 +135,8 @@ class ExplorationJob:
             content['edit'], text = self._edit()
             texts.append(text)
         text = json.dumps(content, indent=2, allow_nan=False) + '\n'
-        self._write('explore.json', text.encode())
+        self._add('explore.json', text.encode())
+        self._write()
         return '\n\n'.join(texts)
 
     def _draw(self):
@@ -152,7 +153,7 @@ class ExplorationJob:
                 for i in range(count):
                     latents = exploration.scaled(noise[i], temperature)
                     image = exploration.decode_8bit(self.net, self.lq_on_device, latents, features)
-                    self._write(f'{label}_{i + 1}.png', tensor2img(image))
+                    self._add(f'{label}_{i + 1}.png', tensor2img(image))
                     rows[label].append(image)
                     pbar.update()
         return rows
@@ -173,8 +174,8 @@ class ExplorationJob:
         ends = (exploration.scaled(noise[i], temperature) for i in (0, 1))
         frames = [exploration.decode_8bit(self.net, self.lq_on_device, latents)
                   for latents in exploration.walk(*ends, self.args.interpolate)]
-        self._write('walk.png', encode_png(exploration_sheets.draw_strip(frames)))
-        self._write(self._animation_name(), animate(frames, self.args.animation))
+        self._add('walk.png', encode_png(exploration_sheets.draw_strip(frames)))
+        self._add(self._animation_name(), animate(frames, self.args.animation))
         return {'temperature': temperature, 'steps': self.args.interpolate}
 
     def _edit(self):
@@ -192,18 +193,20 @@ class ExplorationJob:
                 lr_psnr = calculate_lr_psnr(tensor2img(image), tensor2img(lq), self.scale)
                 figures[f'{name} {what}'] = {'nll': nll, 'lr_psnr': lr_psnr}
                 results[name][what] = image, _caption(figures[f'{name} {what}'])
-                self._write(f'edit_{name}_{what}.png', tensor2img(image))
-        self._write('edit.png', encode_png(exploration_sheets.draw_edit(
+                self._add(f'edit_{name}_{what}.png', tensor2img(image))
+        self._add('edit.png', encode_png(exploration_sheets.draw_edit(
             self.edited, {name: lq.cpu() for name, lq in contents.items()}, results, self.gt)))
         lines = [['LR content', 'latents', 'nll', 'lr_psnr']]
         lines += [[*key.split(), number(values['nll']), number(values['lr_psnr'])] for key, values in figures.items()]
         return ({'image': str(self.args.edit), 'results': {key: json_safe(values) for key, values in figures.items()}},
                 aligned(lines, num_texts=2))
 
-    def _write(self, name, what):
-        path = self.folder / f'{self.name}_{name}'
-        (write_bytes if isinstance(what, bytes) else write_image)(path, what)
-        self.files.append(path)
+    def _add(self, name, what):
+        self.files[self.folder / f'{self.name}_{name}'] = what
+
+    def _write(self):
+        for path, what in self.files.items():
+            (write_bytes if isinstance(what, bytes) else write_image)(path, what)
 
 
 def animate(frames: list[torch.Tensor], format_: str) -> bytes:

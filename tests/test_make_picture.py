@@ -1,0 +1,42 @@
+"""docs/make_picture.py makes the picture of the README from any network."""
+import importlib.util
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from helpers import DATA, perturb, small_net
+
+from hcflow_arch import InputError
+from hcflow_model import sheet_drawing
+
+DOCS = Path(__file__).parents[1] / 'docs'
+SPEC = importlib.util.spec_from_file_location('make_picture', DOCS / 'make_picture.py')
+make_picture = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(make_picture)
+
+
+def test_picture(tmp_path, monkeypatch):
+    net = perturb(small_net(), 0.03)
+    torch.save({'params': net.state_dict(), 'network_g': {'type': 'HCFlowNet', **net.arguments}}, tmp_path / 'net.pth')
+    rows = []
+    draw_row = sheet_drawing._draw_row
+    monkeypatch.setattr(sheet_drawing, '_draw_row', lambda tiles: rows.append(tiles) or draw_row(tiles))
+    make_picture.make_picture(tmp_path / 'net.pth', tmp_path / 'sheet.png')
+    assert [[tile.title for tile in row] for row in rows] == [
+        ['LR 40x32', 'bicubic', 'temperature 0', 'ground truth'],
+        [*(f'temperature 0.8, sample {i}' for i in (1, 2, 3)), 'std over 3 samples (grey levels)']]
+    gt = cv2.imread(str(DATA / 'val_gt' / 'cat.png'))[make_picture.CROP]
+    np.testing.assert_array_equal(rows[0][3].image, gt.repeat(2, 0).repeat(2, 1))
+    assert cv2.imread(str(tmp_path / 'sheet.png')).shape == cv2.imread(str(DOCS / 'demo_sheet.png')).shape
+
+
+def test_without_weights(tmp_path):
+    with pytest.raises(InputError, match='no_such'):
+        make_picture.make_picture(tmp_path / 'no_such.pth', tmp_path / 'sheet.png')
+    assert not (tmp_path / 'sheet.png').exists()
+
+
+def test_the_committed_picture_is_small():
+    assert (DOCS / 'demo_sheet.png').stat().st_size < 600_000

@@ -20,7 +20,8 @@ PROFILE_EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp')
 QUALITY = {'.jpg': [cv2.IMWRITE_JPEG_QUALITY, 95], '.jpeg': [cv2.IMWRITE_JPEG_QUALITY, 95],
            '.webp': [cv2.IMWRITE_WEBP_QUALITY, 95]}
 JPEG_SIGNATURE, TIFF_SIGNATURES = b'\xff\xd8', (b'II*\0', b'MM\0*')
-ORIENTATION, PHOTOMETRIC, SAMPLES_PER_PIXEL, CMYK = 274, 262, 277, 5  # tags of TIFF, which EXIF shares
+ORIENTATION, PHOTOMETRIC, SAMPLES_PER_PIXEL, EXTRA_SAMPLES = 274, 262, 277, 338  # tags of TIFF, which EXIF shares
+CMYK = 5
 
 
 class ImageFile(NamedTuple):
@@ -216,9 +217,13 @@ def _tiff_tags(content: bytes) -> dict[int, int]:
 
 def _check_tiff(content: bytes, path) -> None:
     tags = _tiff_tags(content)
-    if tags.get(PHOTOMETRIC) == CMYK or tags.get(SAMPLES_PER_PIXEL) == 2:
-        kind = 'CMYK' if tags.get(PHOTOMETRIC) == CMYK else 'grey with alpha'
-        raise InputError(f'Image {path} is a TIFF of kind {kind}, which cannot be read without loss; save it as PNG.')
+    kind = None
+    if tags.get(PHOTOMETRIC) == CMYK:
+        kind = 'CMYK'
+    elif tags.get(SAMPLES_PER_PIXEL) == 2 or EXTRA_SAMPLES in tags:  # OpenCV drops alpha, or multiplies colours by it
+        kind = 'with transparency (alpha)'
+    if kind is not None:
+        raise InputError(f'Image {path} is a TIFF {kind}, which cannot be read without loss; save it as PNG.')
 
 
 def _check_whole_jpeg(content: bytes, path) -> None:

@@ -24,6 +24,7 @@ from .inference import check_seed, find_device
 from .pretrained import find_checkpoint, load_pretrained
 from .report import aligned, file_hash, json_safe, number, versions
 from .sheet_drawing import encode_png
+from .tile_choice import SHARE, free_memory, memory_needed
 from .validation import BICUBIC, temperature_label
 
 MIN_SIDE = 4  # of an LR image: less leaves nothing to measure inside the border
@@ -60,6 +61,7 @@ class ExplorationJob:
         self.lq = read_rgb(args.input)
         self.gt, self.edited = (None if path is None else self._read_hr(path) for path in (args.gt, args.edit))
         self._crop()
+        self._check_memory(device)
         self.lq_on_device = self.lq.to(device)
         self.files = {}  # {path: content}: written together at the end, so that a stopped run leaves nothing
 
@@ -104,6 +106,13 @@ class ExplorationJob:
                 for image, s in ((self.lq, 1), (self.gt, self.scale), (self.edited, self.scale)))
         if min(height, width) < MIN_SIDE:
             raise InputError(f'The LR image is {width}x{height} pixels; at least {MIN_SIDE}x{MIN_SIDE} are needed.')
+
+    def _check_memory(self, device):
+        height, width = self.lq.shape[2:]
+        needed, free = memory_needed(self.net, height, width), free_memory(device)
+        if free is not None and needed > SHARE * free:
+            raise InputError(f'An LR image of {width}x{height} pixels needs about {needed / 2**30:.3g} GiB of memory, and '
+                             f'{free / 2**30:.3g} GiB are free; look at a part of it with --crop X Y WIDTH HEIGHT.')
 
     def explore(self) -> str:
         """Compute and write everything. Returns the figures as text."""

@@ -9,7 +9,7 @@ import torch
 from helpers import perturb, random_image, small_net
 from PIL import Image
 
-from hcflow_model import calculate_nll, sheet_drawing
+from hcflow_model import calculate_nll, exploration_job, sheet_drawing
 from hcflow_model.commands import main
 from hcflow_model.exploration_job import animate, read_rgb
 from hcflow_model.hcflow_rescaling_model import bicubic_guide
@@ -210,6 +210,15 @@ def test_bad_input_is_one_error_and_no_file(data, tmp_path, monkeypatch, capsys,
     out, error = capsys.readouterr()
     assert error.startswith('hcflow: error: ') and error.count('\n') == 1 and message in error and out == ''
     assert not (tmp_path / 'out').exists()
+
+
+def test_images_that_do_not_fit_into_memory(data, tmp_path, monkeypatch, capsys):
+    folder, net = data
+    needed = exploration_job.memory_needed(net, 8, 12)
+    monkeypatch.setattr(exploration_job, 'free_memory', lambda device: needed)
+    assert main(arguments(folder, **{'-o': tmp_path, '--temperatures': [0]})) == 1
+    assert '12x8 pixels needs about' in capsys.readouterr().err
+    assert main(arguments(folder, **{'-o': tmp_path, '--temperatures': [0], '--crop': [0, 0, 6, 6]})) == 0
 
 
 def test_nothing_is_overwritten_unasked(data, tmp_path, capsys):

@@ -111,8 +111,8 @@ class ExplorationJob:
         height, width = self.lq.shape[2:]
         needed, free = memory_needed(self.net, height, width), free_memory(device)
         if free is not None and needed > SHARE * free:
-            raise InputError(f'An LR image of {width}x{height} pixels needs about {needed / 2**30:.3g} GiB of memory, and '
-                             f'{free / 2**30:.3g} GiB are free; look at a part of it with --crop X Y WIDTH HEIGHT.')
+            raise InputError(f'An LR image of {width}x{height} pixels needs about {needed / 2**30:.3g} GiB of memory, '
+                             f'and {free / 2**30:.3g} GiB are free; look at a part of it with --crop X Y WIDTH HEIGHT.')
 
     def explore(self) -> str:
         """Compute and write everything. Returns the figures as text."""

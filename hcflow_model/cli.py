@@ -97,11 +97,9 @@ def _run(args: argparse.Namespace) -> None:
     load_plugins(plugins)
     basicsr_compat.repair_pipelines()
     from .data_errors import repair_datasets
-    from .lmdb_backend import repair_lmdb
     from .option_check import check_checkpoints_exist, check_options, check_structure
     from .run_folders import check_not_in_archive, run_folders
     repair_datasets()
-    repair_lmdb()
     check_structure(opt, args.command == 'train')
 
     import basicsr.test

@@ -10,6 +10,7 @@ from hcflow_arch.hcflow_arch import SCALES, TASKS
 from hcflow_arch.image_checks import check_temperature
 
 from . import option_schema
+from .dataset_check import FLAT_DATASETS
 from .option_rules import check_block, check_component, check_type, did_you_mean, require
 
 GAN_TYPES = ('vanilla', 'lsgan', 'wgan', 'wgan_softplus', 'hinge')
@@ -22,6 +23,9 @@ def check_hcflow_options(opt: dict) -> None:
     """Check network, paths, validation and, in training, losses, optimizers and schedule of an HCFlow model."""
     task = MODEL_REGISTRY.get(opt['model_type']).task
     _check_network(opt)
+    for phase, dataset in opt['datasets'].items():
+        if dataset['type'] in FLAT_DATASETS:
+            check_block(f'datasets.{phase}', dataset, option_schema.DATASET, option_schema.DATASET_OF_BASICSR)
     check_block('path', opt['path'], option_schema.PATH, option_schema.PATHS_OF_BASICSR)
     if opt.get('val') is not None:
         check_block('val', opt['val'], option_schema.VAL)

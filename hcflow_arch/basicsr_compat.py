@@ -21,6 +21,9 @@ from .errors import InputError
 from .safe_load import unsafe_checkpoint
 from .safe_yaml import read_option_file, safe_ordered_yaml  # noqa: F401
 
+LAUNCHED_WITH = {'pytorch': ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
+                 'slurm': ('SLURM_NODELIST', 'SLURM_NTASKS', 'SLURM_PROCID')}
+
 
 def repair_torchvision_import() -> None:
     """Give `basicsr.data.degradations` the module it imports one function from.
@@ -135,6 +138,11 @@ def init_dist(launcher: str, backend: str = 'nccl', **kwargs) -> None:
     """
     import torch
     from basicsr.utils import dist_util
+    missing = [name for name in LAUNCHED_WITH.get(launcher, ()) if name not in os.environ]
+    if missing:
+        command = {'pytorch': 'torchrun --nproc_per_node=N $(which basicsr) train -opt FILE', 'slurm': 'srun'}[launcher]
+        raise InputError(f'--launcher {launcher} needs {", ".join(missing)} in the environment; start it by {command}, '
+                         'or leave the launcher out.')
     if torch.cuda.is_available():
         dist_util.init_dist(launcher, backend, **kwargs)
         return

@@ -1,4 +1,5 @@
 """Option files are checked before anything is made: every mistake is one error that names the key and the way out."""
+import importlib.util
 import re
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def check_structure(opt: dict, is_train: bool) -> None:
     if is_train:
         require('logger', opt['logger'], ('print_freq', 'save_checkpoint_freq', 'use_tb_logger'), option_schema.LOGGER)
         check_block('logger', opt['logger'], option_schema.LOGGER)
+        _check_wandb(opt['logger'])
         require('datasets', opt['datasets'], ('train',), ('val',))
         if opt.get('val') is not None:
             require('val', opt['val'], ('val_freq',), option_schema.VAL)
@@ -57,6 +59,16 @@ def check_structure(opt: dict, is_train: bool) -> None:
     if num_gpu != 'auto' and num_gpu > torch.cuda.device_count():
         raise InputError(f'num_gpu is {num_gpu}, but this machine has {torch.cuda.device_count()}; '
                          'set num_gpu: auto to use what is there.')
+
+
+def _check_wandb(logger):
+    if not (logger.get('wandb') or {}).get('project'):
+        return
+    if importlib.util.find_spec('wandb') is None:
+        raise InputError("'logger.wandb.project' asks for Weights and Biases, which is not installed; pip install "
+                         'wandb, or set it to ~.')
+    if logger['use_tb_logger'] is not True:
+        raise InputError("'logger.wandb.project' needs use_tb_logger: true, through which BasicSR logs to it.")
 
 
 def _check_phases(datasets, phases):

@@ -9,6 +9,7 @@ from hcflow_arch import InputError
 
 from .option_schema import Option
 
+METRIC_INPUTS = ('img', 'img2', 'lq', 'net', 'scale', 'samples')  # what validation hands to a metric
 MAX_NAME_BYTES = 150  # file systems take 255, of which BasicSR adds up to 50 (log, archive)
 TYPE_NAMES = {dict: 'a block', int: 'a whole number', float: 'a number', str: 'text', list: 'a list',
               bool: 'true or false', tuple: 'a list'}
@@ -95,3 +96,7 @@ def check_component(name: str, block: dict, registry, extra: Iterable[str] = ())
         if key != 'type' and value is not None and isinstance(default, (bool, int, float, str)):
             types = (int, float) if type(default) in (int, float) else (type(default),)
             check_type(f'{name}.{key}', value, types)
+    for key, parameter in parameters.items():
+        named = parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        if named and parameter.default is parameter.empty and key not in block and key not in METRIC_INPUTS:
+            raise InputError(f"'{name}' of type {block['type']} has no '{key}'; give it.")

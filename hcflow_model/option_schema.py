@@ -21,7 +21,7 @@ class Option(NamedTuple):
 
 
 TRAIN = {
-    'ema_decay': Option(NUMBER, 'decay of the exponential moving average of weights; 0: none', 0),
+    'ema_decay': Option(NUMBER, 'decay of the exponential moving average of weights; 0: none', 0, 1),
     'optim_g': Option(BLOCK, 'optimizer of the flow, such as {type: Adam, lr: !!float 2.5e-4}'),
     'optim_d': Option(BLOCK, 'optimizer of the discriminator'),
     'scheduler': Option(BLOCK, "learning-rate schedule, BasicSR's"),

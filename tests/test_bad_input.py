@@ -29,8 +29,8 @@ def earlier(command):
         Path(folder).mkdir(parents=True)
     torch.save({'params': small_net().state_dict()}, f'{MODELS}/net_g_5.pth')
     torch.save({'epoch': 0, 'iter': 5, 'optimizers': [], 'schedulers': []}, f'{STATES}/5.state')
-    for file in (f'experiments/{NAME}/train.log', f'experiments/{NAME}/opt.yml', f'tb_logger/{NAME}/events.out.tfevents.1',
-                 f'results/{NAME}/metrics.csv', f'results/{NAME}/visualization/a.png'):
+    for file in (f'experiments/{NAME}/train.log', f'experiments/{NAME}/opt.yml', f'results/{NAME}/metrics.csv',
+                 f'results/{NAME}/visualization/a.png', f'tb_logger/{NAME}/events.out.tfevents.1'):
         Path(file).write_text('of the earlier run')
     return command
 

@@ -3,9 +3,7 @@ import csv
 import json
 import logging
 import shutil
-import sys
 
-import basicsr.test
 import cv2
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ import yaml
 from helpers import DATA, NLL_OPT, SMALL, cpu_options, demo_options, loader, perturb, random_image
 
 from hcflow_arch import InputError
-from hcflow_model import HCFlowModel, cli
+from hcflow_model import HCFlowModel
 from hcflow_model.report import Report
 
 PSNR = {'psnr': {'type': 'calculate_psnr', 'crop_border': 0}}
@@ -149,15 +147,9 @@ def test_a_metric_that_does_not_fit_stops(make_model):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
+def run(tmp_path, command):
     """Run `basicsr test` on copies of the bundled pictures that `damage` has changed. Returns exit code and errors."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, 'argv', ['pytest'])
-    monkeypatch.setattr('basicsr.utils.logger.initialized_logger', {})
-    monkeypatch.setattr(logging.getLogger('basicsr'), 'handlers', [])
-    monkeypatch.setattr(basicsr.test, 'parse_options', basicsr.utils.options.parse_options)
-
-    def run(damage, **dataset):
+    def run(damage):
         shutil.copytree(DATA / 'val_gt', 'gt')
         shutil.copytree(DATA / 'val_lq_x4', 'lq')
         damage()
@@ -171,8 +163,8 @@ def run(tmp_path, monkeypatch, capsys):
         for block in ('train', 'logger'):
             del opt[block]
         (tmp_path / 'opt.yml').write_text(yaml.safe_dump(opt))
-        capsys.readouterr()
-        return cli.main(['test', '-opt', 'opt.yml']), capsys.readouterr().err
+        code, _, errors = command('test', '-opt', 'opt.yml')
+        return code, errors
     return run
 
 

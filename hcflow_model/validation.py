@@ -10,6 +10,7 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from tqdm import tqdm
 
 from hcflow_arch import InputError
+from hcflow_arch.image_checks import check_image
 
 from .bicubic import bicubic_resize
 from .hcflow_metric import calculate_nll
@@ -148,6 +149,9 @@ def _validate_share(model, dataloader, current_iter, save_img):
                 _validate_image(model, data, index, results, metrics, current_iter, save_img)
         except InputError as error:
             raise InputError(f'Dataset {dataset_name}, image {name}: {error}') from error
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            results.problems.append('it needs more memory than there is; it is too large, or other programs take it.')
         pbar.update()
     pbar.close()
     return collected
@@ -160,7 +164,10 @@ def _validate_image(model, data, index, results, metrics, current_iter, save_img
         model.feed_data(data)
         with torch.no_grad(), model.autocast('val'):
             case = model.prepare_case(net)
-    except InputError as error:  # too small, or sizes that do not belong together
+        for key in ('lq', 'gt'):
+            if case[key] is not None:
+                check_image(key, case[key], check_range=True)
+    except InputError as error:  # too small, sizes that do not belong together, pixels of float files
         results.problems.append(str(error))
         return
     lq, gt = case['lq'], case['gt']

@@ -7,12 +7,14 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 from helpers import DATA, NLL_OPT, SMALL, cpu_options, demo_options, loader, perturb, random_image
 
 from hcflow_arch import InputError
 from hcflow_model import HCFlowModel
 from hcflow_model.report import Report
+from hcflow_model.sampling import draw
 
 PSNR = {'psnr': {'type': 'calculate_psnr', 'crop_border': 0}}
 NAN, INF = float('nan'), float('inf')
@@ -138,6 +140,32 @@ def test_sizes_that_do_not_belong_together(make_model, tmp_path, warnings):
     rows = validate(model, [pair(gt_size=(40, 40)), pair(1)])
     assert {image for image, *_ in rows} == {'image1'} and saved(tmp_path) == ['image1_t0_1_5.png']
     assert 'image0: gt is 40x40 and lq 4x5; at scale 4' in warnings[0]
+
+
+@pytest.mark.parametrize('key', ['lq', 'gt'])
+@pytest.mark.parametrize('value', [NAN, 300.])
+def test_pixels_of_float_files(key, value, make_model, warnings):
+    broken = pair()
+    broken[key][0, 1, 2] = value
+    model = make_model(temperatures=[0])
+    rows = validate(model, [broken, pair(1)])
+    assert {image for image, *_ in rows} == {'image1'}
+    assert f'image0: {key} has values from' in warnings[0]
+
+
+def test_images_that_are_too_large_for_a_gpu(make_model, monkeypatch, tmp_path, warnings):
+    def draw_or_fail(net, lq, *args):
+        if lq.shape[3] > 5:
+            raise torch.cuda.OutOfMemoryError('CUDA out of memory.')
+        return draw(net, lq, *args)
+
+    monkeypatch.setattr('hcflow_model.validation.draw', draw_or_fail)
+    model = make_model(temperatures=[0], is_train=False)
+    large = {'gt': random_image(3, 16, 24), 'lq': random_image(3, 4, 6)}
+    with pytest.raises(InputError, match=r'1 image\(s\) left out or measured in part \(1 in set\)'):
+        validate(model, [large, pair(1)])
+    assert 'image0: it needs more memory than there is' in warnings[-1]
+    assert saved(tmp_path) == ['image1_t0_1.png'] and model.report.averages('set')['t0']['psnr'] > 0
 
 
 def test_a_metric_that_does_not_fit_stops(make_model):

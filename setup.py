@@ -18,14 +18,18 @@ setup(
     install_requires=[
         'basicsr==1.4.2',
         'torch>=2.6',  # from 2.6 on torch.load refuses pickled code by default, in BasicSR's own loaders too
-        'opencv-python',
+        'opencv-python>=4.13',  # from 4.13 on it hands on EXIF and colour profiles
         'lmdb',
         'lpips',
         'pyyaml',
         'numpy', 'torchvision', 'tqdm',  # imported directly; BasicSR needs them anyway
         'setuptools',  # BasicSR imports distutils, which Python 3.12 keeps only here
     ],
-    extras_require={'test': ['pytest', 'ruff']},
+    extras_require={
+        'safetensors': ['safetensors'],
+        'spandrel': ['spandrel'],
+        'test': ['pytest', 'ruff', 'safetensors', 'spandrel'],
+    },
     entry_points={
         'console_scripts': ['basicsr = hcflow_model.cli:main', 'hcflow = hcflow_model.commands:main'],
         'basicsr.plugins': ['hcflow = hcflow_model'],

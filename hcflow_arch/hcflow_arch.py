@@ -201,6 +201,17 @@ class HCFlowNet(nn.Module):
         log_prob = log_prob + gaussian_log_prob(lq_rounded - lq, LQ_LOG_STD)
         return HCFlowCode(lq_rounded, latents, -log_prob / (math.log(2) * num_pixels), lq_exact)
 
+    def downscale(self, gt: torch.Tensor) -> torch.Tensor:
+        """The LR image alone, as :attr:`HCFlowCode.lq_exact` but without noise: (N, 3, H, W) -> (N, 3, h, w).
+
+        Not clamped. Needs neither feature nets nor conditional steps, so it is much cheaper than :meth:`encode`.
+        """
+        check_image('gt', gt, check_range=True)
+        x = fit_to_scale(gt, self.scale)
+        for level in self.levels:
+            x, _, _ = level.split(x)
+        return x
+
     # ---- (LR, latents) -> HR ----
 
     def decode(self, lq: torch.Tensor, latents: Sequence[torch.Tensor] | None = None, temperature: float = 1.0,

@@ -1,4 +1,5 @@
 """Reading checkpoint files without trusting them."""
+import json
 import os
 import pickle
 from collections.abc import Mapping
@@ -11,9 +12,13 @@ from .errors import InputError
 def load_file(path: str | os.PathLike) -> dict:
     """Load a checkpoint or training state onto the CPU with `weights_only=True`: nothing in it can run code.
 
+    Files that end in .safetensors hold tensors alone; the arguments of their network are in their metadata.
+
     Raises:
         InputError: The file is missing, unreadable, broken, or holds more than tensors and plain values.
     """
+    if str(path).endswith('.safetensors'):
+        return load_safetensors(path)
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError as error:
@@ -26,6 +31,37 @@ def load_file(path: str | os.PathLike) -> dict:
     if not isinstance(content, Mapping):
         raise InputError(f'{path} holds a {type(content).__name__}, not a state dict.')
     return content
+
+
+def load_safetensors(path: str | os.PathLike) -> dict:
+    """{'params': state dict} of a .safetensors file, with 'network_g' where the file names it.
+
+    Raises:
+        InputError: The file is missing or broken, or safetensors is not installed.
+    """
+    if not os.path.isfile(path):
+        raise InputError(f'Checkpoint {path} does not exist. Check its path.')
+    try:
+        with import_safetensors().safe_open(path, framework='pt') as file:
+            metadata = file.metadata() or {}
+            content = {'params': {name: file.get_tensor(name) for name in file.keys()}}  # noqa: SIM118  (no mapping)
+        if 'network_g' in metadata:
+            content['network_g'] = json.loads(metadata['network_g'])
+    except InputError:
+        raise
+    except Exception as error:  # its own class, and what broken JSON raises
+        raise InputError(f'Checkpoint {path} cannot be read ({error}). It is broken or not a checkpoint.') from error
+    return content
+
+
+def import_safetensors():
+    """The package, or one clear error where it is not installed."""
+    try:
+        import safetensors
+    except ImportError as error:
+        raise InputError("Files that end in .safetensors need the package safetensors: pip install "
+                         "'hcflow[safetensors]'.") from error
+    return safetensors
 
 
 def unsafe_checkpoint(path: str | os.PathLike) -> InputError:

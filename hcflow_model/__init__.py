@@ -6,7 +6,8 @@ from .hcflow_metric import calculate_diversity, calculate_lpips, calculate_lr_ps
 from .hcflow_model import HCFlowModel
 from .hcflow_rescaling_model import HCFlowRescalingModel
 from .hr_only_dataset import HROnlyDataset
+from .inference import HCFlowRescaler, HCFlowUpscaler
 
-__all__ = ['HCFlowModel', 'HCFlowRescalingModel', 'HROnlyDataset', 'LatentLoss', 'NLLLoss',
-           'RandomPerceptualLoss', 'RelativisticGANLoss', 'calculate_diversity', 'calculate_lpips', 'calculate_lr_psnr',
-           'calculate_nll']
+__all__ = ['HCFlowModel', 'HCFlowRescaler', 'HCFlowRescalingModel', 'HCFlowUpscaler', 'HROnlyDataset', 'LatentLoss',
+           'NLLLoss', 'RandomPerceptualLoss', 'RelativisticGANLoss', 'calculate_diversity', 'calculate_lpips',
+           'calculate_lr_psnr', 'calculate_nll']

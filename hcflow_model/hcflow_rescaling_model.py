@@ -97,7 +97,7 @@ class HCFlowRescalingModel(HCFlowModel):
 
         Not with the dataset's `lq`, so that results on datasets with and without one are the same.
         """
-        lq = round8(net.encode(self.gt).lq)
+        lq = round8(net.downscale(self.gt).clamp(0, 1))
         if not lq.isfinite().all():
             raise InputError('its downscaled image has pixels that are not finite.')
         scale = self.opt['scale']

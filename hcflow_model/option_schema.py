@@ -52,6 +52,7 @@ VAL = {
     'temperatures': Option((list,), 'sampling temperatures (default 0 and 0.9; rescaling 1 and 0)'),
     'num_samples': Option((int,), 'samples per image at each temperature above 0 (default 1)', 1),
     'seed': Option((int,), 'seed of the noise; ~: another noise every time', 0),
+    'tile': Option((int,), 'largest side in LR pixels that is decoded at once, for large images; ~: whole images', 16),
     'amp': Option((str,), 'bf16: mixed precision in feature nets and subnets; ~: off'),
     'bicubic': Option((bool,), 'also report bicubic upsampling'),
     'sheets': Option((int,), 'draw a sheet of the first so many images of each test set (default 10; 0: none)', 0),

@@ -1,4 +1,5 @@
 """Networks from checkpoints: the architecture is read from the file, or from the experiment it lies in."""
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,10 +8,11 @@ import torch
 
 from hcflow_arch import HCFlowNet, InputError
 from hcflow_arch.official_weights import arguments_of, is_official_state_dict, load_official_state_dict
-from hcflow_arch.safe_load import load_file
+from hcflow_arch.safe_load import import_safetensors, load_file
 from hcflow_arch.safe_yaml import read_option_file
 
 from . import checkpoints
+from .files import write_bytes
 
 
 def load_pretrained(path: str | os.PathLike, task: str | None = None, param_key: str = 'params_ema',
@@ -18,7 +20,8 @@ def load_pretrained(path: str | os.PathLike, task: str | None = None, param_key:
     """Rebuild a trained network.
 
     Args:
-        path: A checkpoint, ours or a released one, or an experiment's folder, whose newest checkpoint is taken.
+        path: A checkpoint (.pth or .safetensors), ours or a released one, or an experiment's folder, whose newest
+            checkpoint is taken.
         task: 'sr' or 'rescaling' where only such a network will do. Default: None, either.
         param_key: 'params_ema' (where there is none: 'params') or 'params'. Default: 'params_ema'.
         device: Where the network goes. Default: 'cpu'.
@@ -39,6 +42,30 @@ def load_pretrained(path: str | os.PathLike, task: str | None = None, param_key:
     checkpoints.check_names_and_shapes(net, state_dict, path)
     net.load_state_dict(state_dict)
     return net.eval().to(device)
+
+
+def save_pretrained(net: HCFlowNet, path: str | os.PathLike) -> None:
+    """Save a network in one file that :func:`load_pretrained` needs nothing beside of.
+
+    Args:
+        net: The network.
+        path: A name that ends in .safetensors (tensors alone, for other tools too) or .pth (BasicSR's form).
+
+    Raises:
+        InputError: Another ending, safetensors is not installed, or the file cannot be written.
+    """
+    path = Path(path)
+    network = {'type': type(net).__name__, **net.arguments}
+    state_dict = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    if path.suffix == '.pth':
+        checkpoints.atomic_save({'params': state_dict, 'network_g': network}, path)
+    elif path.suffix == '.safetensors':
+        import_safetensors()
+        from safetensors.torch import save
+        # other tools look at 'format'
+        write_bytes(path, save(state_dict, {'format': 'pt', 'network_g': json.dumps(network)}))
+    else:
+        raise InputError(f'{path}: a network is saved as .safetensors or .pth; give a name that ends so.')
 
 
 def find_checkpoint(path: str | os.PathLike) -> Path:

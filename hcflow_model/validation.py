@@ -19,6 +19,7 @@ from .ranks import together
 from .report import ImageResults
 from .sampling import DrawCounts, draw
 from .sheets import draw_sheet
+from .tiling import TiledNet
 
 BICUBIC = 'bicubic'
 LOWER_IS_BETTER = ('nll', 'calculate_lpips', 'calculate_niqe', *DrawCounts._fields)
@@ -58,7 +59,8 @@ class Metrics:
             wanted = [key for key in inspect.signature(metric).parameters if key in values and key not in kwargs]
             missing = [key for key in wanted if values[key] is None]
             if missing:
-                self._skip_once(name, missing)
+                what = {'img2': 'ground truth', 'samples': 'two or more samples'}.get(missing[0], missing[0])
+                self.skip_once(name, f'{what}, which is not there')
                 continue
             given = {key: values[key] for key in wanted}
             if 'lq' in given and 'img' in given:
@@ -85,11 +87,11 @@ class Metrics:
     def _takes_samples(self, name):
         return 'samples' in inspect.signature(METRIC_REGISTRY.get(self.opt[name]['type'])).parameters
 
-    def _skip_once(self, name, missing):
+    def skip_once(self, name: str, what: str) -> None:
+        """Say, the first time, that a metric is left out because it needs `what`."""
         if name not in self.skipped:
             self.skipped.add(name)
-            what = {'img2': 'ground truth', 'samples': 'two or more samples'}.get(missing[0], missing[0])
-            get_root_logger().warning(f'Metric {name} needs {what}, which is not there; it is left out.')
+            get_root_logger().warning(f'Metric {name} needs {what}; it is left out.')
 
 
 def _to_uint8(value):
@@ -151,7 +153,7 @@ def _validate_share(model, dataloader, current_iter, save_img):
             raise InputError(f'Dataset {dataset_name}, image {name}: {error}') from error
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
-            results.problems.append('it needs more memory than there is; it is too large, or other programs take it.')
+            results.problems.append('it needs more memory than there is; set val.tile.')
         pbar.update()
     pbar.close()
     return collected
@@ -160,10 +162,12 @@ def _validate_share(model, dataloader, current_iter, save_img):
 def _validate_image(model, data, index, results, metrics, current_iter, save_img):
     val_opt, scale = model.opt['val'], model.opt['scale']
     net = model.net_for_testing()
+    tile = val_opt.get('tile')
+    drawing_net = TiledNet(net, tile) if tile else net
     try:
         model.feed_data(data)
         with torch.no_grad(), model.autocast('val'):
-            case = model.prepare_case(net)
+            case = model.prepare_case(drawing_net)
         for key in ('lq', 'gt'):
             if case[key] is not None:
                 check_image(key, case[key], check_range=True)
@@ -175,7 +179,9 @@ def _validate_image(model, data, index, results, metrics, current_iter, save_img
               'samples': None}
     for metric, value in case['results'].items():
         results.add('', metric, [value])
-    if gt is not None and model.has_likelihood:
+    if tile and max(lq.shape[2:]) > tile and model.has_likelihood:
+        metrics.skip_once('nll', f'the whole image at once, which is larger than val.tile = {tile}')
+    elif gt is not None and model.has_likelihood:
         nll = calculate_nll(_to_uint8(values['img2']), _to_uint8(values['lq']), net,
                             seed=(val_opt.get('seed') or 0) + index)
         if math.isfinite(nll):
@@ -185,7 +191,7 @@ def _validate_image(model, data, index, results, metrics, current_iter, save_img
     rows = {}
     if val_opt.get('bicubic', False):
         rows[BICUBIC] = {1: bicubic_resize(case['lq_for_bicubic'].float(), scale).clamp(0, 1).cpu()}
-    rows.update(_draw_samples(model, net, lq, index, results))
+    rows.update(_draw_samples(model, drawing_net, lq, index, results))
 
     def path_of(what):
         return image_path(model.opt, results.dataset, results.image, what, current_iter)

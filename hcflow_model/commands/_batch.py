@@ -1,0 +1,159 @@
+"""What the commands for images share: which files become which, progress, and failures that do not stop the rest."""
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from hcflow_arch.errors import InputError
+
+FORMATS = ('auto', 'png', 'jpg', 'webp', 'tif', 'bmp')
+
+
+class Job(NamedTuple):
+    """One image to make.
+
+    Attributes:
+        source: The file to read.
+        target: The file to write, without its extension.
+        extension: '.png' and so on; None: chosen for the image.
+    """
+    source: Path
+    target: Path
+    extension: str | None
+
+    def path(self, extension: str, number: int | None = None) -> Path:
+        """The file to write; `number`: of the sample, where there are several."""
+        return self.target.with_name(self.target.name + ('' if number is None else f'_{number}') + extension)
+
+    def is_finished(self, numbers: Iterable[int | None] = (None,)) -> bool:
+        """Whether all files of the job are there: they are renamed when whole, so what is there is whole."""
+        extensions = [self.extension] if self.extension else [self.source.suffix.lower(), '.png', '.tif']
+        return all(any(self.path(extension, number).exists() for extension in extensions) for number in numbers)
+
+
+def add_arguments(parser: argparse.ArgumentParser, formats: bool = True) -> None:
+    """The arguments that all these commands have; `formats`: also --ext."""
+    parser.add_argument('-i', '--input', required=True, metavar='IN', help='image, or folder (with its subfolders)')
+    parser.add_argument('-o', '--output', required=True, metavar='OUT',
+                        help='folder to write to, which is made and keeps the subfolders; for one image also a file')
+    parser.add_argument('-w', '--weights', required=True, metavar='W',
+                        help='checkpoint, ours (.pth, .safetensors) or a released one, or the folder of an experiment')
+    parser.add_argument('-t', '--tile', type=int, default=0, metavar='PIXELS',
+                        help='largest side of tiles in LR pixels, from 16; 0: the whole image where it fits into '
+                        'memory, else tiles (default: 0)')
+    parser.add_argument('--tile_pad', type=int, metavar='PIXELS',
+                        help='margin of tiles in LR pixels; more is nearer to the whole image (default: 16)')
+    parser.add_argument('--suffix', default='', help='added to the names of the images, as in NAME_SUFFIX.png')
+    if formats:
+        parser.add_argument('--ext', choices=FORMATS, default='auto',
+                            help="format of the images; auto: the input's, where that keeps depth and transparency, "
+                            'else png, and tif for floats. jpg, webp and bmp have 8 bits (default: auto)')
+    parser.add_argument('--overwrite', action='store_true', help='also make images that are there already')
+    parser.add_argument('--device', metavar='NAME', help='cpu, cuda, cuda:1 (default: cuda where there is one)')
+
+
+def plan(args: argparse.Namespace, extension: str | None = None) -> list[Job]:
+    """The jobs that the arguments ask for.
+
+    Args:
+        args: Of :func:`add_arguments`.
+        extension: The only one that the command writes. Default: None, that of --ext.
+
+    Raises:
+        InputError: No input, or output that would lie over it.
+    """
+    from ..image_io import EXTENSIONS, find_images
+    source, output = Path(args.input), Path(args.output)
+    only = extension
+    extension = extension or (None if args.ext == 'auto' else f'.{args.ext}')
+    suffix = f'_{args.suffix}' if args.suffix else ''
+    if '/' in suffix or '\\' in suffix:
+        raise InputError(f'--suffix is {args.suffix!r}; it is a part of a file name, without slashes.')
+    if not source.exists():
+        raise InputError(f'Input {source} does not exist.')
+    if output.suffix.lower() in EXTENSIONS and not output.is_dir() and source.is_file():
+        return [_job_to_file(args, source, output, only)]
+    if output.is_file():
+        raise InputError(f'Output {output} is a file; give a folder, or for one image a file name that ends in '
+                         f'{", ".join(EXTENSIONS)}.')
+    folder = source if source.is_dir() else source.parent
+    if output.resolve() == folder.resolve():
+        raise InputError(f'The output folder is the input folder, {folder}; give another one, so that no image can be '
+                         'written over.')
+    if source.is_file():
+        return [Job(source, output / f'{source.stem}{suffix}', extension)]
+    images = [path for path in find_images(source) if output.resolve() not in path.resolve().parents]
+    if not images:
+        raise InputError(f'Folder {source} has no images ({", ".join(EXTENSIONS)}).')
+    stems = [path.relative_to(source).with_suffix('') for path in images]
+    jobs = []
+    for path, stem in zip(images, stems, strict=True):
+        twin = '' if stems.count(stem) == 1 else f'_{path.suffix[1:].lower()}'  # cat.jpg beside cat.png
+        jobs.append(Job(path, output / stem.with_name(f'{stem.name}{twin}{suffix}'), extension))
+    return jobs
+
+
+def _job_to_file(args, source, output, only):
+    extension = output.suffix.lower()
+    if output.exists() and output.samefile(source):
+        raise InputError(f'The output is the input, {source}; give another name, so that it is not written over.')
+    if only not in (None, extension):
+        raise InputError(f'Output {output}: this command writes {only[1:]} only; give a name that ends in {only}.')
+    if args.suffix or getattr(args, 'ext', 'auto') != 'auto':
+        raise InputError(f'Output {output} is a file name; --suffix and --ext are for folders.')
+    return Job(source, output.with_suffix(''), output.suffix)
+
+
+def check_tile_arguments(args: argparse.Namespace) -> dict:
+    """The arguments `tile`, `overlap` and `device` of HCFlowUpscaler and HCFlowRescaler."""
+    from ..tiling import DEFAULT_OVERLAP, check_tile
+    tile = args.tile or None
+    check_tile('--tile', tile)
+    overlap = DEFAULT_OVERLAP if args.tile_pad is None else args.tile_pad
+    if overlap < 0:
+        raise InputError(f'--tile_pad is {overlap}; it must be a whole number of LR pixels from 0.')
+    return {'tile': tile, 'overlap': overlap, 'device': args.device}
+
+
+def run_jobs(jobs: list[Job], process: Callable[[Job, Callable[[float], None]], None], overwrite: bool,
+             numbers: Iterable[int | None] = (None,)) -> int:
+    """Do all jobs with a progress bar; one that fails is named and does not stop the others.
+
+    Args:
+        jobs: What :func:`plan` returned.
+        process: Does a job; it is handed a function that takes the finished share of it, from 0 to 1.
+        overwrite: Also do finished jobs.
+        numbers: Of the samples that a finished job has. Default: a single one without number.
+
+    Returns:
+        Exit code: 1 where a job failed.
+    """
+    from tqdm import tqdm
+
+    from ..files import WriteError
+    waiting = [job for job in jobs if overwrite or not job.is_finished(numbers)]
+    failures = []
+    bar = '{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total_fmt} images [{elapsed}<{remaining}]'
+    with tqdm(total=len(waiting), bar_format=bar, disable=not waiting) as pbar:
+        for position, job in enumerate(waiting):
+            pbar.set_description(job.source.name)
+
+            def progress(share, position=position):
+                pbar.n = position + share
+                pbar.update(0)
+
+            try:
+                process(job, progress)
+            except WriteError:  # the next image would fare no better
+                raise
+            except InputError as error:
+                failures.append((job.source, str(error)))
+            progress(1.)
+    done, skipped = len(waiting) - len(failures), len(jobs) - len(waiting)
+    sys.stdout.write(f'{done} done' + (f', {skipped} there already (--overwrite makes them again)' if skipped else '')
+                     + (f', {len(failures)} failed:' if failures else '') + '\n')
+    for path, message in failures:
+        message = ' '.join(message.split())
+        sys.stderr.write(f'{message}\n' if str(path) in message else f'{path}: {message}\n')
+    return 1 if failures else 0

@@ -1,0 +1,34 @@
+"""`hcflow downscale`: make small images that `hcflow restore` makes large again."""
+import argparse
+
+from . import _batch
+
+HELP = 'Downscale images by a rescaling network; hcflow restore makes them large again.'
+EXAMPLES = """
+hcflow downscale -i photos -o small --weights Rescaling_DF2K_X4_HCFlow.pth
+hcflow downscale -i photo.jpg -o small/photo.png --weights experiments/demo_HCFlow_rescaling_x4
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the subcommand."""
+    _batch.add_arguments(parser, formats=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Downscale all images to PNG files that carry what restoring needs."""
+    jobs = _batch.plan(args, '.png')
+    tiling = _batch.check_tile_arguments(args)
+
+    from ..image_io import read_image_file, write_image
+    from ..inference import HCFlowRescaler
+    from ..sidecar import Sidecar
+    rescaler = HCFlowRescaler(args.weights, **tiling)
+
+    def process(job, progress):
+        file = read_image_file(job.source)
+        rescaler.progress = progress
+        lr = rescaler.downscale(file.pixels)
+        write_image(job.path('.png'), lr, file.profile, Sidecar.of(file.pixels, rescaler.net).as_text())
+
+    return _batch.run_jobs(jobs, process, args.overwrite)

@@ -1,0 +1,54 @@
+"""`hcflow restore`: the original size again of what `hcflow downscale` made small."""
+import argparse
+
+from . import _batch
+
+HELP = 'Restore images that hcflow downscale made small.'
+EXAMPLES = """
+hcflow restore -i small -o restored --weights Rescaling_DF2K_X4_HCFlow.pth
+hcflow restore -i small/photo.png -o photo_restored.png --weights experiments/demo_HCFlow_rescaling_x4
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the subcommand."""
+    _batch.add_arguments(parser)
+    parser.add_argument('--temperature', type=float, metavar='T', help="of the latents (default: the network's, 1)")
+    parser.add_argument('--seed', type=int, default=0, metavar='S', help='of the noise (default: 0)')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Restore all images to the size, depth and channels that their PNG files name."""
+    jobs = _batch.plan(args)
+    tiling = _batch.check_tile_arguments(args)
+
+    from tqdm import tqdm
+
+    from hcflow_arch.image_checks import check_temperature
+
+    from ..image_io import as_depth, automatic_extension, check_format, read_image_file, write_image
+    from ..inference import HCFlowRescaler, check_seed
+    from ..sidecar import Sidecar, digest
+    if args.temperature is not None:
+        check_temperature('--temperature', args.temperature)
+    check_seed(args.seed)
+    rescaler = HCFlowRescaler(args.weights, **tiling)
+    network = digest(rescaler.net)
+
+    def process(job, progress):
+        file = read_image_file(job.source)
+        sidecar = Sidecar.from_text(file.text, job.source, file.pixels, rescaler.scale)
+        pixels = file.pixels
+        if sidecar is None:
+            tqdm.write(f'{job.source} does not name its original size (was it made by hcflow downscale, and not saved '
+                       'again by another program?); it is taken as a multiple of the scale.')
+        elif sidecar.network != network:
+            tqdm.write(f'{job.source} was made small by another network than {args.weights}; it may look wrong.')
+        dtype = pixels.dtype if sidecar is None else sidecar.type
+        extension = job.extension or automatic_extension(job.source, as_depth(pixels[:1, :1], dtype))
+        check_format(job.path(extension), pixels)
+        rescaler.progress = progress
+        hr = rescaler.restore(pixels, sidecar and (sidecar.height, sidecar.width), args.temperature, args.seed)
+        write_image(job.path(extension), as_depth(hr, dtype), file.profile)
+
+    return _batch.run_jobs(jobs, process, args.overwrite)

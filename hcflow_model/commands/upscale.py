@@ -1,0 +1,58 @@
+"""`hcflow upscale`: super-resolve images."""
+import argparse
+
+from hcflow_arch.errors import InputError
+
+from . import _batch
+
+HELP = 'Super-resolve an image or a folder of images.'
+EXAMPLES = """
+hcflow upscale -i lr.png -o results --weights SR_DF2K_X4_HCFlow++.pth
+hcflow upscale -i photos -o results --weights experiments/demo_HCFlow_x4 --temperature 0.8 --num_samples 3 --seed 1
+hcflow upscale -i large.tif -o results --weights net_g_latest.pth --tile 128 --suffix x4 --ext png
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the subcommand."""
+    _batch.add_arguments(parser)
+    parser.add_argument('--temperature', type=float, default=0.8, metavar='T',
+                        help='0: the single best guess; up to 1: more texture, every sample another (default: 0.8)')
+    parser.add_argument('-n', '--num_samples', type=int, default=1, metavar='N',
+                        help='samples of each image, saved as NAME_1.png, NAME_2.png, … (default: 1)')
+    parser.add_argument('--seed', type=int, default=0, metavar='S',
+                        help='of the noise; the same seed gives the same images (default: 0)')
+    parser.add_argument('-s', '--outscale', type=float, metavar='X',
+                        help="final size, as a multiple of the input's; resized where it is not the network's scale")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Upscale all images."""
+    if args.num_samples < 1:
+        raise InputError(f'--num_samples is {args.num_samples}; it must be a whole number from 1.')
+    if args.outscale is not None and not 0 < args.outscale <= 64:
+        raise InputError(f'--outscale is {args.outscale:g}; it must be a number above 0, up to 64.')
+    jobs = _batch.plan(args)
+    tiling = _batch.check_tile_arguments(args)
+
+    from hcflow_arch.image_checks import check_temperature
+
+    from ..image_io import automatic_extension, check_format, read_image_file, resize, write_image
+    from ..inference import HCFlowUpscaler, check_seed
+    check_temperature('--temperature', args.temperature)
+    check_seed(args.seed)
+    upscaler = HCFlowUpscaler(args.weights, **tiling)
+    numbers = range(1, args.num_samples + 1) if args.num_samples > 1 else (None,)
+
+    def process(job, progress):
+        file = read_image_file(job.source)
+        extension = job.extension or automatic_extension(job.source, file.pixels)
+        check_format(job.path(extension), file.pixels)  # before the work
+        upscaler.progress = progress
+        samples = upscaler.samples(file.pixels, args.num_samples, args.temperature, args.seed)
+        for number, sample in zip(numbers, samples, strict=True):
+            if args.outscale is not None:
+                sample = resize(sample, [round(args.outscale * length) for length in file.pixels.shape[:2]])
+            write_image(job.path(extension, number), sample, file.profile)
+
+    return _batch.run_jobs(jobs, process, args.overwrite, numbers)

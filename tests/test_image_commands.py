@@ -1,0 +1,187 @@
+"""hcflow upscale, downscale and restore, on bundled images."""
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from helpers import DATA, perturb, small_net
+
+from hcflow_model import HCFlowRescaler, HCFlowUpscaler, files
+from hcflow_model.commands import main
+from hcflow_model.image_io import read_image, read_image_file, write_image
+
+LQ, GT = DATA / 'val_lq_x4', DATA / 'val_gt'
+NAMES = ['cat.png', 'rocket.png', 'tower.png']
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for task in ('sr', 'rescaling'):
+        torch.save({'params': perturb(small_net(4, task), 0.02).state_dict()}, f'{task}.pth')
+    return tmp_path
+
+
+def below(folder):
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob('*') if path.is_file())
+
+
+def fails(capsys, *argv):
+    """The one line that a command says of what is wrong; nothing was written."""
+    before = below('.')
+    assert main([str(arg) for arg in argv]) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith('hcflow: error: ') and err.count('\n') == 1 and not out and below('.') == before
+    return err
+
+
+def test_upscale_a_folder(capsys):
+    shutil.copytree(LQ, 'in/sub/deep')
+    argv = ['upscale', '-i', 'in', '-o', 'out', '--weights', 'sr.pth', '--temperature', '0.7', '--seed', '3']
+    assert main(argv) == 0
+    assert below('out') == [f'sub/deep/{name}' for name in NAMES]
+    wanted = HCFlowUpscaler('sr.pth')(read_image(LQ / 'cat.png'), 0.7, 3)
+    assert np.array_equal(read_image('out/sub/deep/cat.png'), wanted)
+    assert '3 done' in capsys.readouterr().out
+
+    times = [os.stat(f'out/{name}').st_mtime_ns for name in below('out')]
+    os.unlink('out/sub/deep/cat.png')
+    assert main(argv) == 0
+    assert '1 done, 2 there already' in capsys.readouterr().out
+    assert [os.stat(f'out/{name}').st_mtime_ns for name in below('out')][1:] == times[1:]
+    assert main([*argv, '--overwrite']) == 0 and '3 done' in capsys.readouterr().out
+    assert [os.stat(f'out/{name}').st_mtime_ns for name in below('out')][1:] != times[1:]
+
+
+def test_names_samples_and_formats():
+    common = ['upscale', '-w', 'sr.pth', '-i', str(LQ / 'cat.png')]
+    assert main([*common, '-o', 'out', '-n', '2', '--suffix', 'x4', '--ext', 'jpg']) == 0
+    assert main([*common, '-o', 'new/name.WEBP', '--outscale', '1.5']) == 0
+    assert below('out') + below('new') == ['cat_x4_1.jpg', 'cat_x4_2.jpg', 'name.WEBP']
+    height, width = read_image(LQ / 'cat.png').shape[:2]
+    assert read_image('new/name.WEBP').shape == (height * 1.5, width * 1.5, 3)
+    assert not np.array_equal(read_image('out/cat_x4_1.jpg'), read_image('out/cat_x4_2.jpg'))
+
+
+def test_depth_alpha_and_grey_are_kept():
+    image = read_image(LQ / 'cat.png')
+    write_image('in/deep.png', image.astype(np.uint16) * 257)
+    write_image('in/alpha.png', np.dstack([image, image[..., 0]]))
+    write_image('in/grey.jpg', image[..., 0])
+    write_image('in/twin.png', image)
+    write_image('in/twin.jpg', image)
+    assert main(['upscale', '-i', 'in', '-o', 'in/out', '-w', 'sr.pth', '--temperature', '0', '-t', '16']) == 0
+    assert below('in/out') == ['alpha.png', 'deep.png', 'grey.jpg', 'twin_jpg.jpg', 'twin_png.png']
+    kinds = {name: (read_image(f'in/out/{name}').dtype, read_image(f'in/out/{name}').shape[2:])
+             for name in below('in/out')}
+    assert kinds['deep.png'] == (np.uint16, (3,)) and kinds['alpha.png'] == (np.uint8, (4,))
+    assert kinds['grey.jpg'] == (np.uint8, ())
+    assert main(['upscale', '-i', 'in', '-o', 'in/out', '-w', 'sr.pth']) == 0
+    assert len(below('in/out')) == 5  # what lies in the output folder is no input
+
+
+def test_images_that_fail_do_not_stop_the_others(capsys):
+    shutil.copytree(LQ, 'in')
+    content = (LQ / 'rocket.png').read_bytes()
+    Path('in/rocket.png').write_bytes(content[:-100])
+    Path('in/empty.jpg').write_bytes(b'')
+    write_image('in/alpha.png', np.zeros((16, 16, 4), np.uint8))
+    assert main(['upscale', '-i', 'in', '-o', 'out', '-w', 'sr.pth', '--ext', 'jpg']) == 1
+    out, err = capsys.readouterr()
+    assert below('out') == ['cat.jpg', 'tower.jpg'] and '2 done, 3 failed' in out
+    lines = err.splitlines()[-3:]
+    assert ['transparency' in lines[0], 'empty' in lines[1], 'cut off' in lines[2]] == [True] * 3
+    assert 'in/alpha.png' in lines[0] or 'out/alpha.jpg' in lines[0]
+
+
+def test_pair_restores_size_depth_and_kind(capsys):
+    image = read_image(GT / 'cat.png')
+    write_image('in/odd.png', image[:61, :90])
+    write_image('in/deep.tif', image[:50, :51, 0].astype(np.uint16) * 257)
+    write_image('in/float.tif', (image[:40, :41] / 255).astype(np.float32))
+    assert main(['downscale', '-i', 'in', '-o', 'small', '-w', 'rescaling.pth']) == 0
+    assert below('small') == ['deep.png', 'float.png', 'odd.png']
+    assert read_image('small/odd.png').shape == (16, 23, 3) and read_image('small/deep.png').dtype == np.uint16
+    sidecar = json.loads(read_image_file('small/odd.png').text['hcflow'])
+    assert (sidecar['height'], sidecar['width'], sidecar['scale'], sidecar['type']) == (61, 90, 4, 'uint8')
+
+    assert main(['restore', '-i', 'small', '-o', 'large', '-w', 'rescaling.pth']) == 0
+    assert below('large') == ['deep.png', 'float.tif', 'odd.png']
+    for name, original in (('odd.png', 'odd.png'), ('deep.png', 'deep.tif'), ('float.tif', 'float.tif')):
+        got, wanted = read_image(f'large/{name}'), read_image(f'in/{original}')
+        assert (got.shape, got.dtype) == (wanted.shape, wanted.dtype)
+    rescaler = HCFlowRescaler('rescaling.pth')
+    wanted = rescaler.restore(rescaler.downscale(image[:61, :90]), (61, 90))
+    assert np.array_equal(read_image('large/odd.png'), wanted)
+    assert 'original size' not in capsys.readouterr().out
+
+
+def test_small_images_that_were_changed(capsys):
+    main(['downscale', '-i', str(GT / 'cat.png'), '-o', 'small/cat.png', '-w', 'rescaling.pth'])
+    file = read_image_file('small/cat.png')
+    cv2.imwrite('small/stripped.png', file.pixels)
+    write_image('small/cropped.png', file.pixels[:-1], text=file.text)
+    write_image('small/nonsense.png', file.pixels, text={'hcflow': '{"height": 1}'})
+    torch.save({'params': perturb(small_net(4, 'rescaling'), 0.03).state_dict()}, 'other.pth')
+    capsys.readouterr()
+    assert main(['restore', '-i', 'small', '-o', 'large', '-w', 'other.pth']) == 1
+    out, err = capsys.readouterr()
+    assert below('large') == ['cat.png', 'stripped.png'] and '2 done, 2 failed' in out
+    assert 'stripped.png does not name its original size' in out and 'cat.png was made small by another network' in out
+    assert 'cropped.png is ' in err and 'nonsense.png: ' in err
+    torch.save({'params': small_net(2, 'rescaling').state_dict()}, 'x2.pth')
+    assert main(['restore', '-i', 'small/cat.png', '-o', 'x2', '-w', 'x2.pth']) == 1
+    assert 'at scale 4' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('arguments,message', [
+    ('-i lq -o lq -w sr.pth', 'output folder is the input folder'),
+    ('-i lq/cat.png -o lq -w sr.pth', 'output folder is'),
+    ('-i lq/cat.png -o lq/cat.png -w sr.pth', 'output is the input'), ('-i nix -o out -w sr.pth', 'nix does not exist'),
+    ('-i empty -o out -w sr.pth', 'has no images'), ('-i lq -o out -w rescaling.pth', 'hcflow downscale'),
+    ('-i lq -o out -w nix.pth', 'nix.pth does not exist'),
+    ('-i lq -o out -w lq/cat.png', 'not a safe checkpoint|cannot be'),
+    ('-i lq -o out -w empty', 'no checkpoint'), ('-i lq -o out -w sr.pth -t 15', '--tile is 15'),
+    ('-i lq -o out -w sr.pth --tile_pad -1', '--tile_pad'), ('-i lq -o out -w sr.pth -n 0', '--num_samples'),
+    ('-i lq -o out -w sr.pth --temperature -0.1', '--temperature'), ('-i lq -o out -w sr.pth --seed -1', 'seed'),
+    ('-i lq -o out -w sr.pth -s 0', '--outscale'), ('-i lq -o sr.pth -w sr.pth', 'is a file'),
+    ('-i lq/cat.png -o a.jpg --ext png -w sr.pth', '--ext'), ('-i lq -o out -w sr.pth --suffix a/b', 'slashes'),
+    ('-i lq -o out -w sr.pth --device nix', 'device')])
+def test_wrong_arguments(arguments, message, capsys):
+    shutil.copytree(LQ, 'lq')
+    Path('empty').mkdir()
+    assert re.search(message, fails(capsys, 'upscale', *arguments.split()))
+
+
+@pytest.mark.parametrize('command', ['downscale', 'restore'])
+def test_sr_network_for_the_pair(command, capsys):
+    assert 'use hcflow upscale' in fails(capsys, command, '-i', LQ, '-o', 'out', '-w', 'sr.pth')
+
+
+def test_downscaled_images_are_png(capsys):
+    assert 'writes png only' in fails(capsys, 'downscale', '-i', GT / 'cat.png', '-o', 'a.jpg', '-w', 'rescaling.pth')
+
+
+def test_full_disk_is_one_error(monkeypatch, capsys):
+    def fail(_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(files.os, 'fsync', fail)
+    assert main(['upscale', '-i', str(LQ), '-o', 'out', '-w', 'sr.pth']) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith('hcflow: error: Cannot write out/cat.png: No space left')
+    assert below('out') == []
+
+
+def test_installed_command():
+    command = Path(sys.executable).with_name('hcflow')
+    argv = ['upscale', '-i', str(LQ / 'cat.png'), '-o', 'out', '-w', 'sr.pth', '--device', 'cpu']
+    done = subprocess.run([command, *argv], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert below('out') == ['cat.png'] and '1 done' in done.stdout and '100%' in done.stderr

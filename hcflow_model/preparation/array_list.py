@@ -74,8 +74,8 @@ def read_array_list(path: str | os.PathLike, name: str) -> list[PickledImage]:
     except OSError as error:
         raise InputError(f'{path} cannot be read: {error.strerror}.') from error
     except _Refused as error:
-        raise InputError(f'{path} holds more than a list of numpy arrays ({error}) and is not read: such a pickle '
-                         'could run code.') from error
+        raise InputError(f'{path} holds more than a list of numpy arrays ({error}) and is not read, because '
+                         'pickles can run code.') from error
     except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:  # bytes that make no sense
         raise InputError(f'{path} is broken, or no pickle of a list of numpy arrays.') from error
     if not machine.arrays:
@@ -190,7 +190,9 @@ class _Machine:
         if function == DTYPE and isinstance(arguments[0], str):
             return _Dtype(arguments[0])
         if function in FROM_BUFFER:
-            content, dtype, shape, order = arguments
+            content, dtype, shape, order, *axes = arguments
+            if axes:
+                raise _Refused('an array with permuted axes, which protocol 4 does not make')
             return _filled(_Array(), shape, dtype, order, content)
         raise _Refused(f'a call of {function}')
 

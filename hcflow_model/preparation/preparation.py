@@ -87,6 +87,7 @@ def prepare(items: list, out: Path, settings: Settings, lmdb: bool = False, work
             bar.update()
     if not any(settings.part_of(name) == 'train' for name in finished):
         what = 'None of the images' if not finished else 'No image for training'
+        _remove(out, settings)  # the next run is free to take other settings
         raise InputError(f'{what} could be used: {_first_reason(left_out)}.')
     sizes = _sizes(settings, finished)
     _check_folders(out, sizes)
@@ -129,8 +130,8 @@ def _choose_val_images(items, settings):
         if len(chosen) < settings.val and usable(item, settings.scale):
             chosen.append(item.name)
     if len(chosen) < settings.val or settings.val >= len(items):
-        raise InputError(f'--val is {settings.val}, but there are only {len(items)} images; some must be left for '
-                         'training.')
+        raise InputError(f'--val is {settings.val}, too many for {len(items)} images, of which some must be left for '
+                         'training and broken ones do not count; take fewer.')
     return tuple(sorted(chosen))
 
 

@@ -1,4 +1,5 @@
 """What is asked of a preparation, which files follow from it, and their record beside the data."""
+import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -133,7 +134,8 @@ def write_whole(path: Path, content: bytes) -> None:
         part.write_bytes(content)
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise cannot_write(path, error) from error
 
 

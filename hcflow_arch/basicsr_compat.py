@@ -6,6 +6,7 @@ can be deleted when BasicSR releases the fix.
 """
 import importlib.util
 import os
+import random
 import re
 import subprocess
 import sys
@@ -13,7 +14,6 @@ import types
 from ast import literal_eval
 from collections import OrderedDict
 from copy import deepcopy
-from pathlib import Path
 
 from .errors import InputError
 
@@ -38,11 +38,27 @@ repair_torchvision_import()
 
 def repair_pipelines() -> None:
     """Put the repairs below in place of what `basicsr.train` and `basicsr.test` call."""
+    import basicsr.data
     import basicsr.train
     import basicsr.utils.options
+
+    from .resume_state import load_resume_state
     basicsr.utils.options.ordered_yaml = safe_ordered_yaml
     basicsr.utils.options.init_dist = init_dist
     basicsr.train.load_resume_state = load_resume_state
+    basicsr.data.worker_init_fn = worker_init_fn
+
+
+def worker_init_fn(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
+    """BasicSR's `worker_init_fn` (data/__init__.py) in processes that load data, which signals are not for: they reach
+    the whole process group, and training needs its data to finish an iteration and save."""
+    import signal
+
+    import numpy as np
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, signal.SIG_IGN)
+    np.random.seed(num_workers * rank + worker_id + seed)
+    random.seed(num_workers * rank + worker_id + seed)
 
 
 def safe_ordered_yaml():
@@ -130,28 +146,3 @@ def init_dist(launcher: str, backend: str = 'nccl', **kwargs) -> None:
                           RANK=os.environ['SLURM_PROCID'])
         os.environ.setdefault('MASTER_PORT', str(kwargs.get('port') or 29500))
     torch.distributed.init_process_group('gloo')
-
-
-def load_resume_state(opt: dict) -> dict | None:
-    """BasicSR's `load_resume_state` (train.py) on any device, by the safe loader.
-
-    BasicSR asks CUDA for its device before it looks whether there is one. States are loaded onto the CPU; optimizers
-    move theirs to where the parameters are.
-    """
-    from basicsr.utils import check_resume
-
-    from .safe_load import load_file
-    if opt['auto_resume']:
-        folder = Path(opt['path']['training_states'])
-        states = sorted(folder.glob('*.state'), key=lambda path: int(path.stem) if path.stem.isdigit() else -1)
-        if states:
-            opt['path']['resume_state'] = str(states[-1])
-    path = opt['path'].get('resume_state')
-    if not path:
-        return None
-    state = load_file(path)
-    missing = [key for key in ('iter', 'epoch', 'optimizers', 'schedulers') if key not in state]
-    if missing:
-        raise InputError(f'{path} is not a training state of BasicSR: {", ".join(missing)} is missing.')
-    check_resume(opt, state['iter'])
-    return state

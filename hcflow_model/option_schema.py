@@ -38,6 +38,7 @@ TRAIN = {
     'amp': Option((str,), 'bf16: mixed precision in feature nets and subnets; ~: off'),
     'grad_clip_value': Option(NUMBER, 'clip every gradient value of the flow to this; ~: off', 0),
     'grad_clip_norm': Option(NUMBER, 'then clip the norm over all parameters to this; ~: off', 0),
+    'max_nonfinite': Option((int,), 'stop after so many iterations in a row that were not finite (default 20)', 1),
 }
 
 VAL = {

@@ -1,6 +1,7 @@
 """`hcflow prepare` from its command line to training on what it made."""
 import logging
 import pickle
+import re
 import sys
 
 import basicsr.train
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import SMALL, demo_options
+from helpers import DATA, SMALL, demo_options
 
 from hcflow_model import cli
 from hcflow_model.commands import main
@@ -120,6 +121,17 @@ def test_refusals_are_one_line(argv, message, hcflow, tmp_path):
     assert code == 1 and output == '' and errors.count('\n') == 1
     assert errors.startswith('hcflow: error: ') and message in errors
     assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_commands_and_block_of_the_documentation(hcflow, tmp_path):
+    (tmp_path / 'tests').symlink_to(DATA.parent)
+    text = (DATA.parents[1] / 'docs' / 'data.md').read_text()
+    commands = re.findall(r'^hcflow prepare (-i tests/.*)$', text, re.MULTILINE)
+    outputs = [hcflow(*command.split()) for command in commands]
+    assert len(commands) == 2 and [code for code, _, _ in outputs] == [0, 0]
+    block, = re.findall(r'```yaml\n(.*?)```', text, re.DOTALL)
+    assert outputs[0][1] == block
+    assert yaml.safe_load(outputs[1][1])['datasets']['train']['type'] == 'HROnlyDataset'
 
 
 def test_help_has_examples(capsys):

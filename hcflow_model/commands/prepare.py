@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if workers < 1:
         raise InputError(f'--workers is {workers}; it must be 1 or more.')
 
+    os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')  # a broken image is named once, in the report
     import hcflow_arch.basicsr_compat  # noqa: F401  (makes `import basicsr` work)
 
     from ..preparation import Settings, prepare
@@ -54,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
     block = dataset_block(out, prepared.settings, prepared.sizes, prepared.lmdb)
     gt_size = block['datasets']['train']['gt_size']
     if gt_size < GT_SIZE:
-        sys.stderr.write(f'gt_size is {gt_size}, not {GT_SIZE}: the smallest training image allows no more; --crop '
-                         'leaves out what is smaller\n')
+        sys.stderr.write(f'gt_size is {gt_size}, not {GT_SIZE}: the smallest training image allows no more'
+                         f'{"; --crop would leave out what is smaller" if args.crop is None else ""}\n')
     sys.stderr.write('for the option file, in place of its datasets:\n')
     sys.stderr.flush()
     sys.stdout.write(yaml.safe_dump(block, sort_keys=False, allow_unicode=True))

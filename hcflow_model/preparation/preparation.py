@@ -206,7 +206,7 @@ def _first_reason(left_out):
 
 def _sizes(settings, finished):
     sizes = {}
-    for name in sorted(finished):
+    for name in sorted(finished, key=lambda name: (settings.part_of(name), name)):
         for folder, files in settings.sizes(name, *finished[name]['size']).items():
             sizes.setdefault(folder, {}).update(files)
     return sizes

@@ -10,6 +10,7 @@ from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 
 from hcflow_arch import InputError
 from hcflow_model.preparation import packing
+from hcflow_model.preparation.images import PNG_LEVEL
 from hcflow_model.preparation.packing import PAGE, lmdb_of, lmdb_problem, pack_folder
 
 
@@ -20,7 +21,7 @@ def folder(tmp_path):
     folder.mkdir()
     for index, name in enumerate('cab'):
         image = np.random.default_rng(index).integers(0, 256, (8 + index, 40, 3), np.uint8)
-        cv2.imwrite(str(folder / f'{name}.png'), image, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+        cv2.imwrite(str(folder / f'{name}.png'), image, [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL])
     return folder
 
 
@@ -37,7 +38,8 @@ def test_equals_basicsr_lmdb(folder):
     steps = []
     pack_folder(folder, SIZES, lambda: steps.append(1))
     theirs = folder.with_name('theirs.lmdb')
-    make_lmdb_from_imgs(str(folder), str(theirs), [f'{name}.png' for name in 'abc'], list('abc'), compress_level=3)
+    make_lmdb_from_imgs(str(folder), str(theirs), [f'{name}.png' for name in 'abc'], list('abc'),
+                        compress_level=PNG_LEVEL)
     assert len(steps) == 3 and entries(lmdb_of(folder)) == entries(theirs)
     assert (lmdb_of(folder) / 'meta_info.txt').read_text() == (theirs / 'meta_info.txt').read_text()
     assert not list(folder.parent.glob('.*'))

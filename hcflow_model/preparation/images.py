@@ -10,7 +10,7 @@ from ..hcflow_rescaling_model import bicubic_guide
 from .settings import Settings, write_whole
 from .sources import LeftOut
 
-PNG_LEVEL = 3  # what BasicSR's extract_subimages takes by default
+PNG_LEVEL = 1  # BasicSR's for LMDBs; level 3 makes files 5 % smaller and takes 1.8 times as long
 PNG_SIGNATURE, PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB\x60\x82'
 
 

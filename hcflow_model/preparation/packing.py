@@ -6,7 +6,7 @@ from pathlib import Path
 
 import lmdb
 from basicsr.data.data_util import paths_from_lmdb
-from basicsr.utils import FileClient
+from basicsr.utils.file_client import LmdbBackend
 from basicsr.utils.lmdb_util import LmdbMaker
 
 from hcflow_arch import InputError
@@ -79,16 +79,16 @@ def lmdb_problem(path: Path, folder: Path, sizes: dict[str, tuple[int, int]]) ->
     try:
         if read_lmdb_meta(path.name, str(path)) != sizes or sorted(paths_from_lmdb(str(path))) != sorted(sizes):
             return 'its meta_info.txt lists other images or sizes'
-        client = FileClient('lmdb', db_paths=str(path), client_keys='gt')
+        backend = LmdbBackend(str(path))
     except (InputError, OSError, lmdb.Error) as error:
         return f'it cannot be opened ({error})'
     try:
         for key, size in sizes.items():
-            content = client.get(key, 'gt')
+            content = backend.get(key, 'default')
             if content is None or png_size(content) != size or content != (folder / f'{key}.png').read_bytes():
                 return f'image {key} in it differs from {folder / key}.png'
     except lmdb.Error as error:
         return f'it cannot be read ({error})'
     finally:
-        client.client._client['gt'].close()  # a process opens an LMDB once
+        backend._client['default'].close()  # a process opens an LMDB once
     return None

@@ -1,4 +1,7 @@
 """Images of a folder: names, and pixels as BasicSR's loaders see them."""
+import errno
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -43,6 +46,20 @@ def test_sources_that_are_none(name, message, tmp_path):
     touch(tmp_path, 'a.png')
     with pytest.raises(InputError, match=message):
         find_images(tmp_path / name)
+
+
+def test_folders_that_cannot_be_read_are_no_empty_ones(tmp_path, monkeypatch):
+    touch(tmp_path, 'a.png', 'locked/b.png')
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith('locked'):
+            raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', refuse)  # whoever runs the tests may be allowed everything
+    with pytest.raises(InputError, match='locked cannot be read: Permission denied'):
+        find_images(tmp_path)
 
 
 def write_kinds(folder):

@@ -68,7 +68,8 @@ def find_images(source: str | os.PathLike) -> list:
         Objects with `name` (letters, digits, `-` and `_`; told apart from all others), `stamp()` and `read()`.
 
     Raises:
-        InputError: No such source, no images in it, or two images whose names become equal.
+        InputError: No such source, no images in it, a folder that cannot be read, or two images whose names become
+            equal.
     """
     source = Path(source)
     if source.is_file():
@@ -78,7 +79,7 @@ def find_images(source: str | os.PathLike) -> list:
     if not source.is_dir():
         raise InputError(f'-i {source} does not exist (looked from {Path.cwd()}).')
     found = {}
-    for folder, subfolders, files in os.walk(source):
+    for folder, subfolders, files in os.walk(source, onerror=_refuse_folder):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
         for file in files:
             path = Path(folder) / file
@@ -91,6 +92,10 @@ def find_images(source: str | os.PathLike) -> list:
     if not found:
         raise InputError(f'-i {source} holds no images; endings that are looked for: {", ".join(IMAGE_ENDINGS)}.')
     return [found[name] for name in sorted(found)]
+
+
+def _refuse_folder(error):
+    raise InputError(f'Folder {error.filename} cannot be read: {error.strerror}. Make it readable, or move it away.')
 
 
 def usable(item, smallest: int) -> bool:

@@ -11,7 +11,6 @@ from basicsr.utils.lmdb_util import LmdbMaker
 
 from hcflow_arch import InputError
 
-from ..dataset_check import read_lmdb_meta
 from .images import PNG_LEVEL, png_size
 from .settings import cannot_write
 
@@ -77,10 +76,12 @@ def lmdb_problem(path: Path, folder: Path, sizes: dict[str, tuple[int, int]]) ->
         What is wrong, or None.
     """
     try:
-        if read_lmdb_meta(path.name, str(path)) != sizes or sorted(paths_from_lmdb(str(path))) != sorted(sizes):
+        meta_info = ''.join(f'{key}.png ({h},{w},3) {PNG_LEVEL}\n' for key, (h, w) in sorted(sizes.items()))
+        listed = (path / 'meta_info.txt').read_text(encoding='utf-8')
+        if listed != meta_info or paths_from_lmdb(str(path)) != sorted(sizes):
             return 'its meta_info.txt lists other images or sizes'
         backend = LmdbBackend(str(path))
-    except (InputError, OSError, lmdb.Error) as error:
+    except (OSError, UnicodeDecodeError, lmdb.Error) as error:
         return f'it cannot be opened ({error})'
     try:
         for key, size in sizes.items():

@@ -81,6 +81,9 @@ def test_problems_are_found(folder):
     image[0, 0] ^= 1
     cv2.imwrite(str(folder / 'a.png'), image)
     assert 'image a in it differs' in lmdb_problem(final, folder, SIZES)
+    content = (final / 'data.mdb').read_bytes()
+    (final / 'data.mdb').write_bytes(content[:len(content) // 2])
+    assert 'it is truncated' in lmdb_problem(final, folder, SIZES)
     (final / 'data.mdb').write_bytes(b'broken' * 1000)
     assert 'cannot be opened' in lmdb_problem(final, folder, SIZES)
 

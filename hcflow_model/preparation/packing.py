@@ -83,7 +83,11 @@ def lmdb_problem(path: Path, folder: Path, sizes: dict[str, tuple[int, int]]) ->
         backend = LmdbBackend(str(path))
     except (OSError, UnicodeDecodeError, lmdb.Error) as error:
         return f'it cannot be opened ({error})'
+    environment = backend._client['default']
     try:
+        pages = environment.info()['last_pgno'] + 1
+        if os.path.getsize(path / 'data.mdb') < pages * environment.stat()['psize']:
+            return 'it is truncated'  # reading it would end the process without a word (SIGBUS)
         for key, size in sizes.items():
             content = backend.get(key, 'default')
             if content is None or png_size(content) != size or content != (folder / f'{key}.png').read_bytes():
@@ -91,5 +95,5 @@ def lmdb_problem(path: Path, folder: Path, sizes: dict[str, tuple[int, int]]) ->
     except lmdb.Error as error:
         return f'it cannot be read ({error})'
     finally:
-        backend._client['default'].close()  # a process opens an LMDB once
+        environment.close()  # a process opens an LMDB once
     return None

@@ -94,7 +94,10 @@ def read_checkpoint(path: Path, param_key: str) -> tuple[dict, dict]:
         return arguments, state_dict
     network = content.get('network_g') or _network_of_experiment(path)
     if network is None:
-        return arguments_of(state_dict), state_dict
+        try:
+            return arguments_of(state_dict), state_dict
+        except InputError as error:
+            raise InputError(f'{path}: {error}') from error
     network = dict(network)
     if network.pop('type', None) != 'HCFlowNet':
         raise InputError(f'{path} holds weights of another network, {network!r}; here HCFlowNet is needed.')

@@ -1,0 +1,89 @@
+"""`hcflow prepare`: training data from a folder of images."""
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from hcflow_arch.errors import InputError
+
+HELP = 'Prepare training data: HR and bicubic LR images, sub-images, LMDBs.'
+EXAMPLES = """
+hcflow prepare -i photos -o datasets/photos --scale 4 --crop 480 --step 240 --lmdb --val 10
+hcflow prepare -i photos -o datasets/photos_hr --scale 4 --crop 480 --hr_only
+hcflow prepare -i DF2K-tr.pklv4 -o datasets/DF2K --scale 4 --lmdb
+"""
+SHOWN = 20  # images that were left out, on the terminal; the file lists all
+LEFT_OUT_FILE = 'left_out.txt'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument('-i', '--input', required=True, metavar='HR_DIR',
+                        help='folder of HR images (subfolders too), or a .pklv4 file of SRFlow')
+    parser.add_argument('-o', '--output', required=True, metavar='DIR', help='folder of the data set: datasets/NAME')
+    parser.add_argument('-s', '--scale', type=int, default=4, help='2, 4, 8 or 16 (default: 4)')
+    parser.add_argument('--crop', type=int, help='side of HR sub-images (default: whole images)')
+    parser.add_argument('--step', type=int, help='distance of sub-images; overlapping if below --crop (default: half)')
+    parser.add_argument('--thresh', type=int, default=0,
+                        help='add a last sub-image at the border where more pixels than this are left (default: 0)')
+    parser.add_argument('--hr_only', action='store_true', help='no LR images: for rescaling')
+    parser.add_argument('--val', type=int, default=0, metavar='N', help='keep N images, whole, for validation')
+    parser.add_argument('--lmdb', action='store_true', help='also pack the training images into LMDBs')
+    parser.add_argument('--workers', type=int, metavar='N', help='processes (default: one per CPU core)')
+    parser.add_argument('--overwrite', action='store_true', help='make everything again')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prepare, report to the error output, print the block for an option file. 1 where images were left out."""
+    source, out = Path(args.input), Path(args.output)
+    _check_places(source, out)
+    workers = _num_cores() if args.workers is None else args.workers
+    if workers < 1:
+        raise InputError(f'--workers is {workers}; it must be 1 or more.')
+
+    os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')  # a broken image is named once, in the report
+    import hcflow_arch.basicsr_compat  # noqa: F401  (makes `import basicsr` work)
+
+    from ..preparation import Settings, prepare
+    from ..preparation.dataset_block import GT_SIZE, dataset_block
+    from ..preparation.sources import find_images
+    settings = Settings(args.scale, args.crop, args.step, args.thresh, args.hr_only, args.val)
+    prepared = prepare(find_images(source), out, settings, args.lmdb, workers, args.overwrite)
+    _report(prepared, out)
+
+    import yaml
+    block = dataset_block(out, prepared.settings, prepared.sizes, prepared.lmdb)
+    gt_size = block['datasets']['train']['gt_size']
+    if gt_size < GT_SIZE:
+        sys.stderr.write(f'gt_size is {gt_size}, not {GT_SIZE}: the smallest training image allows no more'
+                         f'{"; --crop would leave out what is smaller" if args.crop is None else ""}\n')
+    sys.stderr.write('for the option file, in place of its datasets:\n')
+    sys.stderr.flush()
+    sys.stdout.write(yaml.safe_dump(block, sort_keys=False, allow_unicode=True))
+    return 1 if prepared.left_out else 0
+
+
+def _num_cores():
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def _check_places(source, out):
+    """Neither may lie within the other: outputs would become inputs of the next run."""
+    inner, outer = source.resolve(), out.resolve()
+    if inner == outer or inner in outer.parents or outer in inner.parents:
+        raise InputError(f'-o {out} and -i {source} lie within each other; give an output folder of its own, such as '
+                         'datasets/NAME.')
+
+
+def _report(prepared, out):
+    from ..preparation.settings import write_whole
+    for folder, files in prepared.sizes.items():
+        sys.stderr.write(f'{out / folder}: {len(files)} images\n')
+    sys.stderr.write(f'{prepared.done} images done, {prepared.skipped} were done before, '
+                     f'{len(prepared.left_out)} left out{":" if prepared.left_out else ""}\n')
+    lines = [f'{item} {reason}\n' for item, reason in sorted(prepared.left_out.items())]
+    for line in lines[:SHOWN]:
+        sys.stderr.write(f'  {line}')
+    if len(lines) > SHOWN:
+        sys.stderr.write(f'  … all in {out / LEFT_OUT_FILE}\n')
+    write_whole(out / LEFT_OUT_FILE, ''.join(lines).encode())

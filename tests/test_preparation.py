@@ -1,0 +1,226 @@
+"""A whole preparation: stopped, continued, changed, refused."""
+import multiprocessing
+import os
+import pickle
+import resource
+import signal
+
+import cv2
+import numpy as np
+import pytest
+
+from hcflow_arch import InputError
+from hcflow_model.preparation import Settings, images, preparation, prepare
+from hcflow_model.preparation.packing import lmdb_problem
+from hcflow_model.preparation.sources import find_images
+
+SUB = Settings(4, 32, 32)
+
+
+def write_images(folder, count=6, height=48, width=64):
+    folder.mkdir(exist_ok=True)
+    for index in range(count):
+        image = np.random.default_rng(index).integers(0, 256, (height, width, 3), np.uint8)
+        cv2.imwrite(str(folder / f'p{index}.png'), image)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_images(tmp_path / 'photos')
+
+
+def run(photos, out, settings=SUB, **arguments):
+    return prepare(find_images(photos), out, settings, progress=False, **arguments)
+
+
+def contents(out):
+    """{relative path: bytes} of the images."""
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob('*.png'))}
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_everything_is_written(workers, photos, tmp_path):
+    out = tmp_path / 'out'
+    prepared = run(photos, out, Settings(4, 32, 32, val=2), lmdb=True, workers=workers)
+    assert (prepared.done, prepared.skipped, prepared.left_out) == (6, 0, {})
+    assert {folder: len(files) for folder, files in prepared.sizes.items()} == {
+        'train_HR_sub': 16, 'train_LR_bicubic_X4_sub': 16, 'val_HR': 2, 'val_LR_bicubic_X4': 2}
+    assert contents(out).keys() == {f'{folder}/{stem}.png' for folder, files in prepared.sizes.items()
+                                    for stem in files}
+    for folder in ('train_HR_sub', 'train_LR_bicubic_X4_sub'):
+        assert lmdb_problem(out / f'{folder}.lmdb', out / folder, prepared.sizes[folder]) is None
+
+
+def test_second_run_does_nothing(photos, tmp_path):
+    out = tmp_path / 'out'
+    run(photos, out, lmdb=True)
+    times = {path: path.stat().st_mtime_ns for path in out.rglob('*') if path.suffix in ('.png', '.mdb')}
+    again = run(photos, out)
+    assert (again.done, again.skipped, again.lmdb) == (0, 6, True)
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+
+
+def run_until_killed(photos, out, num_files):
+    """SIGKILL in the middle of writing a file."""
+    written = []
+    write_whole = images.write_whole
+
+    def write_or_die(path, content):
+        written.append(path)
+        if len(written) > num_files:
+            path.with_name(f'.{path.name}.part').write_bytes(content[:len(content) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        write_whole(path, content)
+
+    images.write_whole = write_or_die
+    run(photos, out)
+
+
+def test_killed_run_is_continued(photos, tmp_path):
+    """The second run gives what one run would have given, and nothing else."""
+    out, whole = tmp_path / 'out', tmp_path / 'whole'
+    process = multiprocessing.get_context('fork').Process(target=run_until_killed, args=(photos, out, 4 * 8 + 3))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert len(contents(out)) == 4 * 8 + 3 and len(list(out.rglob('.*.part'))) == 1
+    again = run(photos, out, lmdb=True)
+    assert (again.skipped, again.done) == (4, 2)
+    run(photos, whole)
+    assert contents(out) == contents(whole) and len(contents(out)) == 6 * 8
+    assert not list(out.rglob('.*'))
+
+
+def test_ctrl_c_leaves_what_can_be_continued(photos, tmp_path, monkeypatch):
+    prepare_image = preparation.prepare_image
+
+    def stop(item, **arguments):
+        if item.name == 'p3':
+            raise KeyboardInterrupt
+        return prepare_image(item, **arguments)
+
+    monkeypatch.setattr(preparation, 'prepare_image', stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, tmp_path / 'out')
+    monkeypatch.undo()
+    assert run(photos, tmp_path / 'out').skipped == 3
+
+
+def test_damaged_outputs_and_changed_sources_are_done_again(photos, tmp_path):
+    out = tmp_path / 'out'
+    run(photos, out, lmdb=True)
+    before = contents(out)
+    damaged = out / 'train_HR_sub' / 'p1_s002.png'
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    cv2.imwrite(str(photos / 'p2.png'), np.full((32, 36, 3), 9, np.uint8))  # fewer sub-images than it had
+    cv2.imwrite(str(photos / 'new.png'), np.full((32, 32, 3), 9, np.uint8))
+    again = run(photos, out)
+    assert (again.done, again.skipped, again.lmdb) == (3, 4, True)
+    assert sum(name.startswith('p2') for name in again.sizes['train_HR_sub']) == 2
+    after = contents(out)
+    assert {name: after[name] for name in before if '/p2' not in name} == {
+        name: before[name] for name in before if '/p2' not in name}
+    for folder in SUB.folders('train'):
+        assert lmdb_problem(out / f'{folder}.lmdb', out / folder, again.sizes[folder]) is None
+
+
+def test_a_growing_folder_keeps_its_validation_images(photos, tmp_path):
+    settings = Settings(4, val=2)
+    first = run(photos, tmp_path / 'out', settings)
+    write_images(photos, 20)
+    grown = run(photos, tmp_path / 'out', settings)
+    assert grown.settings.val_images == first.settings.val_images and len(grown.sizes['train_HR']) == 18
+
+
+def test_broken_images_are_left_out(photos, tmp_path):
+    (photos / 'broken.png').write_bytes(b'x')
+    cv2.imwrite(str(photos / 'small.png'), np.zeros((20, 90, 3), np.uint8))
+    prepared = run(photos, tmp_path / 'out', Settings(4, 32, val=5))
+    assert prepared.done == 6 + ('small' in prepared.settings.val_images)
+    assert f'{photos}/broken.png' in prepared.left_out and len(prepared.settings.val_images) == 5
+    assert 'broken' not in prepared.settings.val_images  # a broken image is none to validate on
+    for path in photos.glob('p*'):
+        path.unlink()
+    for index in range(2):  # with other settings too
+        with pytest.raises(InputError, match=r'None of the images could be used: .*broken\.png is broken'):
+            run(photos, tmp_path / 'out2', Settings(2 + 2 * index, 32))
+
+
+@pytest.mark.parametrize(('other', 'message'), [
+    (Settings(2, 32, 32), '--scale 4, now it is 2'), (Settings(4, 48, 32), '--crop 32, now it is 48'),
+    (Settings(4), '--crop 32, now it is None'), (Settings(4, 32, 16), '--step 32'),
+    (Settings(4, 32, 32, 4), '--thresh 0'), (Settings(4, 32, 32, hr_only=True), '--hr_only False'),
+    (Settings(4, 32, 32, val=1), '--val 0')])
+def test_other_settings_are_refused(other, message, photos, tmp_path):
+    run(photos, tmp_path / 'out')
+    before = contents(tmp_path / 'out')
+    with pytest.raises(InputError, match=message):
+        run(photos, tmp_path / 'out', other)
+    assert contents(tmp_path / 'out') == before
+    run(photos, tmp_path / 'out', other, overwrite=True)
+    again = tmp_path / 'again'
+    run(photos, again, other)
+    assert contents(again) == contents(tmp_path / 'out')
+
+
+def test_foreign_files_are_not_touched(photos, tmp_path):
+    out = tmp_path / 'out'
+    out.mkdir()
+    (out / 'mine.txt').write_text('x')
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match='did not make'):
+            run(photos, out, overwrite=overwrite)
+    assert os.listdir(out) == ['mine.txt']
+
+
+def test_foreign_files_among_the_outputs_are_named(photos, tmp_path):
+    run(photos, tmp_path / 'out')
+    (tmp_path / 'out' / 'train_HR_sub' / 'mine.png').write_bytes(b'x')
+    with pytest.raises(InputError, match=r'mine\.png is one that it should not hold'):
+        run(photos, tmp_path / 'out')
+
+
+def test_images_that_are_gone_are_named(photos, tmp_path):
+    run(photos, tmp_path / 'out')
+    (photos / 'p4.png').unlink()
+    with pytest.raises(InputError, match=r'not in the input any more: p4 \(1 in all\)'):
+        run(photos, tmp_path / 'out')
+
+
+def test_too_many_for_validation(photos, tmp_path):
+    with pytest.raises(InputError, match='--val is 6, too many for 6 images'):
+        run(photos, tmp_path / 'out', Settings(4, val=6))
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_no_space(workers, photos, tmp_path):
+    """A limit on the size of files stands in for a full disk: the operating system refuses to write."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r'Cannot write .*\.png: File too large. Free some space'):
+            run(photos, tmp_path / 'out', workers=workers)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert run(photos, tmp_path / 'out').done == 6
+    assert not list((tmp_path / 'out').rglob('.*'))
+
+
+def die(item):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_one_error(photos):
+    with pytest.raises(InputError, match='most likely for want of memory; take fewer --workers'):
+        list(preparation._run(die, find_images(photos), 2))
+
+
+def test_pickled_list(tmp_path):
+    images = [np.random.default_rng(seed).integers(0, 256, (40, 32, 3), np.uint8) for seed in range(3)]
+    (tmp_path / 'DF-tr.pklv4').write_bytes(pickle.dumps(images, 4))
+    prepared = run(tmp_path / 'DF-tr.pklv4', tmp_path / 'out', Settings(4), workers=2)
+    assert list(prepared.sizes['train_HR']) == [f'DF-tr_00000{index}' for index in range(3)]
+    for index, image in enumerate(images):
+        got = cv2.imread(str(tmp_path / 'out' / 'train_HR' / f'DF-tr_00000{index}.png'))
+        assert np.array_equal(got[:, :, ::-1], image)

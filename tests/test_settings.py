@@ -1,0 +1,80 @@
+"""Which files follow from the settings of a preparation, and their record."""
+import json
+
+import pytest
+
+from hcflow_arch import InputError
+from hcflow_model.preparation.settings import Settings, read_finished, read_settings, write_settings, write_whole
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    ({'scale': 3}, '--scale is 3; allowed are 2, 4, 8, 16'), ({'scale': 4, 'crop': 30}, '--crop is 30.* such as 32'),
+    ({'scale': 4, 'crop': 32, 'step': 6}, '--step is 6'), ({'scale': 4, 'crop': 0}, '--crop is 0'),
+    ({'scale': 4, 'step': 8}, 'give --crop'), ({'scale': 4, 'thresh': 8}, 'give --crop'),
+    ({'scale': 4, 'val': -1}, '--val is -1'), ({'scale': 4, 'crop': 8, 'thresh': -1}, '--thresh is -1')])
+def test_refusals(arguments, message):
+    with pytest.raises(InputError, match=message):
+        Settings(**arguments)
+
+
+@pytest.mark.parametrize(('size', 'crop', 'step', 'thresh', 'starts'), [
+    (64, 32, 16, 0, [0, 16, 32]), (68, 32, 16, 0, [0, 16, 32, 36]), (68, 32, 16, 4, [0, 16, 32]),
+    (68, 32, 16, 3, [0, 16, 32, 36]), (32, 32, 16, 0, [0]), (60, 32, 32, 0, [0, 28]), (100, 32, 48, 0, [0, 48, 68])])
+def test_starts_of_sub_images(size, crop, step, thresh, starts):
+    """The last one ends at the border; what the step leaves out before it is taken as in BasicSR."""
+    windows = Settings(4, crop, step, thresh).windows('a', size, crop)
+    assert windows == [(f'a_s{index:03d}', start, 0, crop, crop) for index, start in enumerate(starts, 1)]
+
+
+def test_half_of_crop_is_the_default_step():
+    assert [Settings(scale, crop).step for scale, crop in ((4, 480), (8, 24), (4, 4))] == [240, 8, 4]
+
+
+def test_sub_images_are_numbered_row_by_row():
+    windows = Settings(2, 4, 4).windows('a', 8, 12)
+    assert [window[1:3] for window in windows] == [(0, 0), (0, 4), (0, 8), (4, 0), (4, 4), (4, 8)]
+
+
+def test_files_of_an_image():
+    settings = Settings(4, 32, 32, val=1, val_images=('b',))
+    assert settings.sizes('a', 32, 64) == {
+        'train_HR_sub': {'a_s001': (32, 32), 'a_s002': (32, 32)},
+        'train_LR_bicubic_X4_sub': {'a_s001': (8, 8), 'a_s002': (8, 8)}}
+    assert settings.sizes('b', 20, 64) == {'val_HR': {'b': (20, 64)}, 'val_LR_bicubic_X4': {'b': (5, 16)}}
+    assert Settings(8, hr_only=True).sizes('a', 16, 24) == {'train_HR': {'a': (16, 24)}}
+
+
+def test_settings_are_stored(tmp_path):
+    assert read_settings(tmp_path) is read_settings(tmp_path / 'new') is None
+    settings = Settings(4, 32, 16, val=1, val_images=('b',))
+    write_settings(tmp_path, settings)
+    assert read_settings(tmp_path) == settings
+
+
+@pytest.mark.parametrize('text', ['{', '[]', '{"scale": 3, "val_images": []}', '{"scale": 4}',
+                                  '{"scale": 4, "val_images": [], "other": 1}'])
+def test_broken_settings(text, tmp_path):
+    (tmp_path / 'prepare.json').write_text(text)
+    with pytest.raises(InputError, match=r'prepare\.json cannot be read'):
+        read_settings(tmp_path)
+
+
+def test_folders_of_other_things(tmp_path):
+    (tmp_path / 'file').write_text('x')
+    for path in (tmp_path, tmp_path / 'file'):
+        with pytest.raises(InputError, match='did not make'):
+            read_settings(path)
+
+
+def test_half_a_line_is_no_record(tmp_path):
+    lines = [json.dumps({'name': name, 'size': size}) for name, size in (('a', 1), ('b', 2), ('a', 3))]
+    (tmp_path / 'finished.jsonl').write_text('\n'.join(lines) + '\n{"name": "c", "si')
+    assert {name: record['size'] for name, record in read_finished(tmp_path).items()} == {'a': 3, 'b': 2}
+
+
+def test_files_are_whole_or_not_there(tmp_path):
+    write_whole(tmp_path / 'a', b'1')
+    (tmp_path / '.a.part').mkdir()  # cannot be written
+    with pytest.raises(InputError, match='Cannot write'):
+        write_whole(tmp_path / 'a', b'2')
+    assert (tmp_path / 'a').read_bytes() == b'1'

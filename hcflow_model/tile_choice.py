@@ -60,12 +60,13 @@ def _say(size, tile, why):
 def memory_needed(net: HCFlowNet, height: int, width: int) -> int:
     """Estimate of the bytes that decoding an LR image needs beside the network.
 
-    Counted is the widest place of the finest level: features of all levels there, and what convolutions make of them.
+    Counted is the widest place of the finest level, features of all levels and what convolutions make of them, and
+    the HR image some times over; the two factors were fitted to what runs on a CPU took.
     """
     finest = net.levels[0]
     context = sum(level.prior[-1].head.weight.shape[1] for level in net.levels)
     widest = max(parameter.shape[0] + parameter.shape[1] for parameter in finest.parameters() if parameter.dim() == 4)
-    return 4 * (context + 2 * widest) * height * width * (net.scale // 2)**2
+    return 4 * (3 * context // 2 + 3 * widest + 60) * height * width * (net.scale // 2)**2
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -158,7 +158,7 @@ def test_samples_that_are_not_finite_are_drawn_again(monkeypatch):
         def latents(self, *args):
             seen.append(int(self.key[1]))
             first, *others = super().latents(*args)
-            return [first * float('nan') if self.key[1] in broken else first, *others]
+            return [first * float('nan') if int(self.key[1]) in broken else first, *others]
 
     monkeypatch.setattr(inference, 'NoiseField', Field)
     broken = {1, 2**32 + 1}

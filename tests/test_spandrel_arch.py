@@ -41,7 +41,7 @@ def test_released_checkpoints(name, prefix, tmp_path):
 
 def test_others_keep_their_architecture():
     from basicsr.archs.rrdbnet_arch import RRDBNet
-    state_dict = RRDBNet(3, 3, num_feat=8, num_block=1, num_grow_ch=4).state_dict()
+    state_dict = RRDBNet(3, 3, num_feat=8, num_block=1).state_dict()
     assert spandrel.ModelLoader(device='cpu').load_from_state_dict(state_dict).architecture.id == 'ESRGAN'
     with pytest.raises(spandrel.UnsupportedModelError):
         spandrel.ModelLoader(device='cpu').load_from_state_dict({'a': torch.ones(1)})

@@ -4,6 +4,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from basicsr.utils import get_root_logger
 from helpers import perturb, random_image, small_net
 
 from hcflow_arch import InputError
@@ -31,14 +32,31 @@ def test_whole_where_it_fits():
     assert runs([]) == [None] and runs([], tile=64) == [64]
 
 
-def test_tiles_where_the_estimate_says_so(monkeypatch, caplog):
-    caplog.set_level(logging.INFO, logger='basicsr')
-    logging.getLogger('basicsr').propagate = True
+class Records(logging.Handler):
+    """The lines that a logger writes."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append(record.getMessage())
+
+
+@pytest.fixture
+def lines():
+    handler = Records()
+    get_root_logger().addHandler(handler)
+    yield handler.lines
+    get_root_logger().removeHandler(handler)
+
+
+def test_tiles_where_the_estimate_says_so(monkeypatch, lines):
     net = small_net()
     needed = memory_needed(net, 500, 400)
     monkeypatch.setattr(tile_choice, 'free_memory', lambda device: needed)
     assert runs([], net=net) == [128]
-    assert len(caplog.messages) == 1 and '500x400 does not fit' in caplog.text and 'tiles of 128' in caplog.text
+    assert len(lines) == 1 and '500x400 does not fit' in lines[0] and lines[0].endswith("in tiles of 128.")
     assert runs([], net=net, size=(100, 128)) == [None]  # one tile anyway
     monkeypatch.setattr(tile_choice, 'free_memory', lambda device: None)
     assert runs([], net=net) == [None]

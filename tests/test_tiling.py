@@ -73,7 +73,7 @@ def test_receptive_field_is_not_too_small_nor_much_too_large(scale, task):
     assert lq.grad.isfinite().all()
     touched = lq.grad.abs().sum((0, 1, 3)).nonzero().flatten()
     seen = max(middle - touched.min().item(), touched.max().item() - middle)
-    assert reach - 3 <= seen <= reach
+    assert 0.8 * reach <= seen <= reach  # steps that leave the LR image alone reach less far
 
 
 def test_whole_equals_plain_decode_with_the_same_latents():

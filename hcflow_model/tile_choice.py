@@ -53,8 +53,8 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def _say(size, tile, why):
-    get_root_logger().info(f'An LR image of {size[0]}x{size[1]} does not fit into memory whole{why}: it goes through '
-                           f'the network in tiles of {tile}.')
+    get_root_logger().warning(f'An LR image of {size[0]}x{size[1]} does not fit into memory whole{why}: it goes '
+                              f'through the network in tiles of {tile}.')
 
 
 def memory_needed(net: HCFlowNet, height: int, width: int) -> int:

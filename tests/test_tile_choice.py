@@ -56,7 +56,7 @@ def test_tiles_where_the_estimate_says_so(monkeypatch, lines):
     needed = memory_needed(net, 500, 400)
     monkeypatch.setattr(tile_choice, 'free_memory', lambda device: needed)
     assert runs([], net=net) == [128]
-    assert len(lines) == 1 and '500x400 does not fit' in lines[0] and lines[0].endswith("in tiles of 128.")
+    assert len(lines) == 1 and '500x400 does not fit' in lines[0] and lines[0].endswith('in tiles of 128.')
     assert runs([], net=net, size=(100, 128)) == [None]  # one tile anyway
     monkeypatch.setattr(tile_choice, 'free_memory', lambda device: None)
     assert runs([], net=net) == [None]

@@ -49,7 +49,8 @@ GOOD = {
     '20000x10': (png(np.zeros((10, 20000, 3), np.uint8)), np.zeros((10, 20000, 3), np.uint8)),
 }
 BAD = {'truncated': png(BGR)[:-20], 'half': png(BGR)[:100], 'empty': b'', 'text': b'no image',
-       'head alone': png(BGR)[:8], 'JPEG truncated': pil('JPEG')[:-40], 'damaged': png(BGR)[:60] + b'\0' * 40 + png(BGR)[100:]}
+       'head alone': png(BGR)[:8], 'JPEG truncated': pil('JPEG')[:-40],
+       'damaged': png(BGR)[:60] + b'\0' * 40 + png(BGR)[100:]}
 
 
 def datasets(folder, phase='val', **options):

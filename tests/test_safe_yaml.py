@@ -33,7 +33,8 @@ def test_aliases_do_not_grow_without_bound():
     assert time.monotonic() - start < 5
 
 
-@pytest.mark.parametrize('text', ['{a: ' * 900 + '1' + '}' * 900, 'a: ' + '[' * 900 + ']' * 900, 'a: ' + '[' * 100_000])
+@pytest.mark.parametrize('text', ['{a: ' * 900 + '1' + '}' * 900, 'a: ' + '[' * 900 + ']' * 900,
+                                  'a: ' + '[' * 100_000], ids=['blocks', 'lists', 'brackets'])
 def test_depth(text):
     with pytest.raises(yaml.YAMLError, match='nest'):
         load(text)
@@ -41,18 +42,18 @@ def test_depth(text):
 
 def test_what_is_just_allowed():
     text = 'a: ' + '[' * (MAX_DEPTH - 1) + ']' * (MAX_DEPTH - 1)
-    assert load(text) and load('a: ' + str(list(range(50_000))))
+    assert load(text) and load('a: ' + str(list(range(5_000))))
 
 
 @pytest.mark.parametrize('text', ['a: 1\na: 2', 'a: {b: 1, b: 2}', '1: a', 'on: a', '~: a', '[1]: a', '{a: 1}: b'])
 def test_keys(text):
-    with pytest.raises(yaml.YAMLError, match='stands twice|is no text.*line 1'):
+    with pytest.raises(yaml.YAMLError, match='stands twice|is no text'):
         load(text)
 
 
 @pytest.mark.parametrize(('value', 'message'), [
-    (float('nan'), "'a.b' is nan; it must be a finite number"), (float('-inf'), "'a.b' is -inf"), (b'x', "'a.b' is b'x'"),
-    ({1}, 'reads it as a set'), ([1, {'c': float('inf')}], r"'a.b.c' is inf")])
+    (float('nan'), "'a.b' is nan; it must be a finite number"), (float('-inf'), "'a.b' is -inf"),
+    (b'x', "'a.b' is b'x'"), ({1}, 'reads it as a set'), (10 ** 30, "'a.b' is 10+; whole numbers"), ([1, {'c': float('inf')}], r"'a.b.c' is inf")])
 def test_values_that_no_option_has(value, message):
     check_plain({'a': {'b': [1, 2.5, None, True, 'x', {}]}})
     with pytest.raises(InputError, match=message):

@@ -53,7 +53,8 @@ def test_keys(text):
 
 @pytest.mark.parametrize(('value', 'message'), [
     (float('nan'), "'a.b' is nan; it must be a finite number"), (float('-inf'), "'a.b' is -inf"),
-    (b'x', "'a.b' is b'x'"), ({1}, 'reads it as a set'), (10 ** 30, "'a.b' is 10+; whole numbers"), ([1, {'c': float('inf')}], r"'a.b.c' is inf")])
+    (b'x', "'a.b' is b'x'"), ({1}, 'reads it as a set'), (10 ** 30, "'a.b' is 10+; whole numbers"),
+    ([1, {'c': float('inf')}], r"'a.b.c' is inf")])
 def test_values_that_no_option_has(value, message):
     check_plain({'a': {'b': [1, 2.5, None, True, 'x', {}]}})
     with pytest.raises(InputError, match=message):

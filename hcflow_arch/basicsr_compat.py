@@ -18,7 +18,7 @@ from collections.abc import Callable
 from copy import deepcopy
 
 from .errors import InputError
-from .safe_load import unsafe_checkpoint
+from .safe_load import force_weights_only, unsafe_checkpoint
 from .safe_yaml import read_option_file, safe_ordered_yaml  # noqa: F401
 
 LAUNCHED_WITH = {'pytorch': ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
@@ -70,16 +70,6 @@ def worker_init_fn(worker_id: int, num_workers: int, rank: int, seed: int) -> No
         signal.signal(signum, signal.SIG_IGN)
     np.random.seed(num_workers * rank + worker_id + seed)
     random.seed(num_workers * rank + worker_id + seed)
-
-
-def force_weights_only() -> None:
-    """Have every `torch.load` of this process and its workers refuse pickled code.
-
-    BasicSR, torchvision (VGG) and lpips load without `weights_only`, which depends on PyTorch's version and on
-    TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD, or with `weights_only=False`; PyTorch's own switch overrules them all.
-    """
-    os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
-    os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
 
 
 def name_checkpoint(load_network: Callable) -> Callable:

@@ -2,11 +2,14 @@
 import json
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 
 from .errors import InputError
+
+SWITCHES = ('TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')  # PyTorch's
 
 
 def load_file(path: str | os.PathLike) -> dict:
@@ -62,6 +65,37 @@ def import_safetensors():
         raise InputError("Files that end in .safetensors need the package safetensors: pip install "
                          "'hcflow[safetensors]'.") from error
     return safetensors
+
+
+def force_weights_only() -> None:
+    """Have every `torch.load` of this process and its workers refuse pickled code.
+
+    BasicSR, torchvision (VGG) and lpips load without `weights_only`, which depends on PyTorch's version and on
+    TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD, or with `weights_only=False`; PyTorch's own switch overrules them all.
+    """
+    os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
+    os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+
+
+@contextmanager
+def weights_only() -> Iterator[None]:
+    """:func:`force_weights_only` for the time of other packages' loading, where no command has set it for good."""
+    before = {name: os.environ.get(name) for name in SWITCHES}
+    force_weights_only()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def load_problem(error: Exception) -> str:
+    """What an error of loading says, without PyTorch's advice to load unsafely."""
+    if isinstance(error, pickle.UnpicklingError):
+        return 'it holds Python objects, which are never loaded, or is no checkpoint'
+    return f'{type(error).__name__}: {error}'
 
 
 def unsafe_checkpoint(path: str | os.PathLike) -> InputError:

@@ -10,6 +10,7 @@ from .errors import InputError
 MAX_BYTES = 1_000_000  # option files have a few thousand
 MAX_VALUES = 100_000
 MAX_DEPTH = 50
+MAX_INT = 2 ** 53  # beyond it PyTorch and floats take no whole numbers
 
 
 def safe_ordered_yaml() -> tuple[type, type]:
@@ -75,6 +76,8 @@ def check_plain(value: object, name: str = '') -> None:
             check_plain(inner, name)
     elif isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"'{name}' is {value!r}; it must be a finite number.")
+    elif isinstance(value, int) and abs(value) > MAX_INT:
+        raise InputError(f"'{name}' is {value}; whole numbers of options go up to {MAX_INT}.")
     elif not (value is None or isinstance(value, (str, int, float))):
         raise InputError(f"'{name}' is {value!r}; YAML reads it as a {type(value).__name__}. Put it in quotes if it is "
                          'meant as text.')

@@ -31,6 +31,9 @@ def check_dataset(name: str, dataset: dict, opt: dict) -> None:
     Raises:
         InputError: A folder or LMDB that is missing or empty, pairs or patches that do not fit the scale.
     """
+    if dataset['type'] in FLAT_DATASETS:  # BasicSR takes some keys that stand there empty for given
+        for key in [key for key, value in dataset.items() if value is None]:
+            del dataset[key]
     backend = (dataset.get('io_backend') or {}).get('type')
     if backend not in (None, 'disk', 'lmdb', 'memcached'):
         raise InputError(f"'{name}.io_backend.type' is {backend!r}; allowed are disk, lmdb and memcached.")

@@ -18,6 +18,7 @@ from basicsr.utils.matlab_functions import imresize
 from basicsr.utils.registry import METRIC_REGISTRY
 
 from hcflow_arch.errors import InputError
+from hcflow_arch.safe_load import load_problem, weights_only
 
 # Of each LPIPS network: the ImageNet weights that the package lpips loads through torchvision, and the smallest side
 # in pixels that its pooling layers leave something of.
@@ -99,14 +100,14 @@ def _build_lpips(net_type: str, device: str) -> torch.nn.Module:
     path = Path(torch.hub.get_dir(), 'checkpoints', Path(url).name)
     found = path.is_file()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), weights_only():
             warnings.simplefilter('ignore', UserWarning)  # lpips uses torchvision's old argument `pretrained`
             net = LPIPS(net=net_type, verbose=False)
     except Exception as error:  # a broken file can raise anything
         problem = 'could not be read; delete it, then' if found else 'is not there and could not be downloaded;'
         raise InputError(f'LPIPS needs the file {path.name} in the folder {path.parent}: it {problem} download {url} '
                          f'into that folder, or set TORCH_HOME to a folder that has it in hub/checkpoints '
-                         f'({type(error).__name__}: {error})') from error
+                         f'({load_problem(error)})') from error
     return net.to(device).eval().requires_grad_(False)
 
 

@@ -11,7 +11,7 @@ from hcflow_arch.image_checks import check_temperature
 
 from . import option_schema
 from .dataset_check import FLAT_DATASETS
-from .option_rules import check_block, check_component, check_file_name, check_type, did_you_mean, require
+from .option_rules import check_block, check_component, check_file_name, check_type, check_value, did_you_mean, require
 
 GAN_TYPES = ('vanilla', 'lsgan', 'wgan', 'wgan_softplus', 'hinge')
 LOSSES_OF_OTHER_TASK = {'sr': ('lq_opt', 'latent_opt'), 'rescaling': ('nll_opt',)}
@@ -22,6 +22,9 @@ SCHEDULERS = {'MultiStepLR': lr_scheduler.MultiStepRestartLR, 'MultiStepRestartL
 def check_hcflow_options(opt: dict) -> None:
     """Check network, paths, validation and, in training, losses, optimizers and schedule of an HCFlow model."""
     task = MODEL_REGISTRY.get(opt['model_type']).task
+    for key in opt:  # others may have their own; a slip of the finger is no option of anyone's
+        if key not in option_schema.TOP_LEVEL and did_you_mean(key, option_schema.TOP_LEVEL):
+            raise InputError(f"Unknown option '{key}'{did_you_mean(key, option_schema.TOP_LEVEL)}.")
     _check_network(opt)
     for phase, dataset in opt['datasets'].items():
         if dataset['type'] in FLAT_DATASETS:
@@ -89,6 +92,8 @@ def _check_training(train, task):
             raise InputError(f"'train.{key}' is no loss of task {task!r} and would be ignored; remove it.")
     for key in [key for key in train if key.endswith('_opt')]:
         check_component(f'train.{key}', train[key], LOSS_REGISTRY)
+        for weight in [weight for weight in train[key] if weight.endswith('_weight')]:
+            check_value(f'train.{key}.{weight}', train[key][weight], option_schema.LOSS_WEIGHT)
     if 'temperature' in train:
         check_temperature('train.temperature', train['temperature'])
     for key in ('optim_g', 'optim_d'):
@@ -111,6 +116,7 @@ def _check_gan(opt):
 
 
 def _check_optimizer(name, block):
+    _drop_empty(block)
     if block.get('type') != 'Adam':
         raise InputError(f"'{name}.type' is {block.get('type')!r}; BasicSR offers Adam.")
     allowed = set(inspect.signature(torch.optim.Adam).parameters) - {'params'} | {'type'}
@@ -131,7 +137,8 @@ def _check_optimizer(name, block):
 
 def _check_scheduler(block):
     name = 'train.scheduler'
-    if block.get('type') not in SCHEDULERS:
+    _drop_empty(block)
+    if not isinstance(block.get('type'), str) or block['type'] not in SCHEDULERS:
         raise InputError(f"'{name}.type' is {block.get('type')!r}{did_you_mean(block.get('type'), SCHEDULERS)}; "
                          f'BasicSR offers {", ".join(SCHEDULERS)}.')
     parameters = dict(inspect.signature(SCHEDULERS[block['type']]).parameters)
@@ -146,6 +153,8 @@ def _check_scheduler(block):
     for key in ('gamma', 'eta_min', 'last_epoch'):
         if key in block:
             check_type(f'{name}.{key}', block[key], (int, float))
+    if block.get('gamma', 0) < 0:
+        raise InputError(f"'{name}.gamma' is {block['gamma']!r}; it must not be below 0: it multiplies learning rates.")
 
 
 def _check_names(name, block, allowed):

@@ -62,7 +62,9 @@ def check_structure(opt: dict, is_train: bool) -> None:
 
 
 def _check_wandb(logger):
-    if not (logger.get('wandb') or {}).get('project'):
+    wandb = logger.get('wandb') or {}
+    check_block('logger.wandb', wandb, option_schema.WANDB)
+    if wandb.get('project') is None:
         return
     if importlib.util.find_spec('wandb') is None:
         raise InputError("'logger.wandb.project' asks for Weights and Biases, which is not installed; pip install "
@@ -108,6 +110,8 @@ def check_options(opt: dict) -> None:
     check_type('val.metrics', metrics, (dict,), option_schema.VAL['metrics'].meaning)
     for name, metric in metrics.items():
         check_component(f'val.metrics.{name}', metric, METRIC_REGISTRY, extra=('better',))
+        if 'crop_border' in metric:
+            check_value(f'val.metrics.{name}.crop_border', metric['crop_border'], option_schema.CROP_BORDER)
 
 
 def check_checkpoints_exist(opt: dict) -> None:

@@ -89,11 +89,13 @@ def check_component(name: str, block: dict, registry, extra: Iterable[str] = ())
     # BasicSR's metrics take **kwargs only to ignore `better`; a misspelt key would be ignored with it
     kinds = {parameter.kind for parameter in parameters.values()}
     open_ended = inspect.Parameter.VAR_KEYWORD in kinds and registry is not METRIC_REGISTRY
+    for key in [key for key, value in block.items() if value is None and key in parameters]:
+        del block[key]  # ~ is the same as leaving a key out
     for key, value in block.items():
         if key not in known and not open_ended:
             raise InputError(f"Unknown option '{name}.{key}' of {block['type']}{did_you_mean(key, known)}.")
         default = parameters[key].default if key in parameters else None
-        if key != 'type' and value is not None and isinstance(default, (bool, int, float, str)):
+        if key != 'type' and isinstance(default, (bool, int, float, str)):
             types = (int, float) if type(default) in (int, float) else (type(default),)
             check_type(f'{name}.{key}', value, types)
     for key, parameter in parameters.items():

@@ -20,12 +20,16 @@ class Option(NamedTuple):
     maximum: float | None = None
 
 
+TOP_LEVEL = ('name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'plugins', 'datasets', 'network_g', 'network_d',
+             'path', 'train', 'val', 'logger', 'dist_params', 'find_unused_parameters',
+             'dist', 'rank', 'world_size', 'auto_resume', 'is_train', 'root_path', 'option_file', 'force_yml')  # added
+
 TRAIN = {
     'ema_decay': Option(NUMBER, 'decay of the exponential moving average of weights; 0: none', 0, 1),
     'optim_g': Option(BLOCK, 'optimizer of the flow, such as {type: Adam, lr: !!float 2.5e-4}'),
     'optim_d': Option(BLOCK, 'optimizer of the discriminator'),
     'scheduler': Option(BLOCK, "learning-rate schedule, BasicSR's"),
-    'total_iter': Option((int,), 'number of iterations', 1),
+    'total_iter': Option((int,), 'number of iterations', 1, 10 ** 9),
     'warmup_iter': Option((int,), 'iterations of linear warm-up; -1: none', -1),
     'nll_opt': Option(BLOCK, 'negative log-likelihood (SR): {type: NLLLoss, loss_weight: 1.0}'),
     'pixel_opt': Option(BLOCK, 'pixel loss of decode (SR: at temperature 0; rescaling: at train.temperature)'),
@@ -50,12 +54,17 @@ VAL = {
     'suffix': Option((str,), 'added to the names of saved images in tests'),
     'metrics': Option(BLOCK, '{name: {type: calculate_psnr, …}, …}; the nll is always given where HR is known'),
     'temperatures': Option((list,), 'sampling temperatures (default 0 and 0.9; rescaling 1 and 0)'),
-    'num_samples': Option((int,), 'samples per image at each temperature above 0 (default 1)', 1),
+    'num_samples': Option((int,), 'samples per image at each temperature above 0 (default 1)', 1, 10_000),
     'seed': Option((int,), 'seed of the noise; ~: another noise every time', 0),
     'tile': Option((int,), 'largest side in LR pixels that is decoded at once, for large images; ~: whole images', 16),
     'amp': Option((str,), 'bf16: mixed precision in feature nets and subnets; ~: off'),
     'bicubic': Option((bool,), 'also report bicubic upsampling'),
     'sheets': Option((int,), 'draw a sheet of the first so many images of each test set (default 10; 0: none)', 0),
+}
+
+WANDB = {
+    'project': Option((str,), 'name of the project; ~: no Weights and Biases'),
+    'resume_id': Option((str,), 'run to go on with'),
 }
 
 PATH = {
@@ -101,3 +110,6 @@ DATASET = {
     'persistent_workers': Option((bool,), 'keep the processes from epoch to epoch'),
 }
 DATASET_OF_BASICSR = ('phase', 'scale')
+
+CROP_BORDER = Option((int,), 'pixels that are cut off before measuring', 0)
+LOSS_WEIGHT = Option(NUMBER, 'factor of the loss', 0)

@@ -7,6 +7,7 @@ from basicsr.archs.vgg_arch import VGG_PRETRAIN_PATH
 from basicsr.losses import build_loss
 
 from hcflow_arch import InputError
+from hcflow_arch.safe_load import load_problem, weights_only
 
 from .hcflow_loss import check_vgg_layers
 from .hcflow_metric import check_lpips_available
@@ -36,12 +37,13 @@ def build_perceptual_loss(opt: dict) -> torch.nn.Module:
     vgg_type = opt.get('vgg_type', 'vgg19')
     check_vgg_layers(vgg_type, opt.get('layer_weights'))
     try:
-        return build_loss_of(opt)
+        with weights_only():
+            return build_loss_of(opt)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:  # a failed download or a broken file
         folder = Path(torch.hub.get_dir()) / 'checkpoints'
         raise InputError(
             f'The perceptual loss needs the ImageNet weights of {vgg_type}, which cannot be loaded or downloaded '
-            f'({type(error).__name__}: {error}). Put the file {Path(VGG_PRETRAIN_PATH).name} to {VGG_PRETRAIN_PATH} '
+            f'({load_problem(error)}). Put the file {Path(VGG_PRETRAIN_PATH).name} to {VGG_PRETRAIN_PATH} '
             f'(vgg19), or the file torchvision names for {vgg_type} into {folder}.') from error
 
 

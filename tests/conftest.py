@@ -6,6 +6,8 @@ import sys
 import pytest
 import torch
 
+from hcflow_arch.safe_load import SWITCHES
+
 torch.set_num_threads(1)  # tiny tensors: a second thread only waits, ten times slower on a busy machine
 torch.backends.cudnn.allow_tf32 = False  # its 10 bits of mantissa would hide errors of 1e-4
 
@@ -18,6 +20,17 @@ def device():
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def torch_switches():
+    """The command sets PyTorch's switch for safe loading for good; tests after it must not have it."""
+    before = {name: os.environ.get(name) for name in SWITCHES}
+    yield
+    for name, value in before.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
 
 
 @pytest.fixture
@@ -39,7 +52,6 @@ def command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(logging.getLogger('basicsr'), 'handlers', [])
     monkeypatch.setattr(basicsr.train, 'parse_options', basicsr.utils.options.parse_options)
     monkeypatch.setattr(basicsr.test, 'parse_options', basicsr.utils.options.parse_options)
-    monkeypatch.setattr(os, 'environ', os.environ.copy())  # the command sets PyTorch's switch for safe loading
 
     def run(*argv):
         code = cli.main(list(argv))

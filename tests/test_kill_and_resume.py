@@ -22,9 +22,11 @@ from helpers import REMOVED, SMALL, demo_options, equal
 from hcflow_arch.safe_load import load_file
 
 KILLS = 30
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+EPOCH = 9  # iterations: 108 pictures in batches of 12
 OPTIONS = {
     **{f'network_g.{key}': value for key, value in {**SMALL, 'num_flow_steps': 1, 'num_cond_steps': 1}.items()},
-    'network_g.start': 'paper', 'datasets.train.gt_size': 16, 'datasets.train.batch_size_per_gpu': 4,
+    'network_g.start': 'paper', 'datasets.train.gt_size': 16, 'datasets.train.batch_size_per_gpu': 12,
     'datasets.train.num_worker_per_gpu': 0, 'datasets.train.dataset_enlarge_ratio': 1,
     'train.total_iter': 100000, 'train.warmup_iter': 5, 'train.ema_decay': 0.9, 'train.pixel_opt': REMOVED,
     'train.nll_opt.loss_weight': 1., 'val.val_freq': 100000,
@@ -46,10 +48,9 @@ class Nursery:
         folder = self.root / 'experiments' / name / 'training_states'
         return max((int(path.stem) for path in folder.glob('[0-9]*.state')), default=0)
 
-    def start(self, name, total_iter, auto_resume=True, **changes):
-        """Start a training. Returns (process id, file of its output)."""
+    def start(self, name, total_iter, **changes):
+        """Start a training, or go on with it. Returns (process id, file of its output)."""
         from hcflow_model import cli
-        changes = {key.replace('__', '.'): value for key, value in changes.items()}
         path = self.root / f'{name}.yml'
         opt = demo_options({**OPTIONS, 'name': name, 'train.total_iter': total_iter, **changes})
         if 'val.seed' not in changes:
@@ -65,7 +66,7 @@ class Nursery:
             sys.stdout = os.fdopen(1, 'w')
             sys.stderr = os.fdopen(2, 'w', buffering=1)
             try:
-                code = cli.main(['train', '-opt', str(path), *['--auto_resume'] * auto_resume])
+                code = cli.main(['train', '-opt', str(path), '--auto_resume'])
             except BaseException:
                 import traceback
                 traceback.print_exc()
@@ -100,8 +101,32 @@ def killed_training(nursery, kills):
                         'errors': re.findall('(?:basicsr: |Traceback).*', output.read_text())})
     end = nursery.newest('killed') + 2
     last = nursery.finish('killed', end)
-    whole = nursery.finish('whole', end, auto_resume=False, logger__save_checkpoint_freq=1000)
+    whole = nursery.finish('whole', end, **{'logger.save_checkpoint_freq': 1000})
     return {'records': records, 'end': end, 'last': last, 'whole': whole}
+
+
+def training_with_a_break(nursery):
+    """Two epochs with and without a break between them, data loaded by a worker, validation at the border."""
+    options = {'datasets.train.num_worker_per_gpu': 1, 'val.val_freq': EPOCH, 'val.seed': None,
+               'val.temperatures': [0.8], 'val.num_samples': 1, 'val.save_img': False, 'val.sheets': 0,
+               'val.bicubic': False, 'val.metrics': REMOVED, 'logger.save_checkpoint_freq': EPOCH}
+    first, second, whole = [nursery.finish(*args, **options) for args in (
+        ('broken', EPOCH), ('broken', 2 * EPOCH), ('unbroken', 2 * EPOCH))]
+    best = load_file(nursery.root / 'experiments' / 'broken' / 'training_states' / f'{EPOCH}.state')
+    return {'first': first, 'second': second, 'whole': whole, 'best': best['best_metric_results']}
+
+
+def stopped_training(nursery, signum):
+    """Send a signal to a training that saves nothing by itself, then let it go on for two iterations."""
+    name = signal.Signals(signum).name
+    pid, output = nursery.start(name, 100000, **{'logger.save_checkpoint_freq': 100000,
+                                                 'datasets.train.num_worker_per_gpu': 1})
+    while 'iter:       2,' not in output.read_text():
+        time.sleep(0.01)
+    os.kill(pid, signum)
+    stopped = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), output.read_text()
+    newest = nursery.newest(name)
+    return {'stopped': stopped, 'newest': newest, 'resumed': nursery.finish(name, newest + 2)}
 
 
 def main(root):
@@ -113,7 +138,8 @@ def main(root):
     gc.collect()
     gc.freeze()  # else every child would copy the pages of all objects when it collects
     nursery = Nursery(root)
-    results = {'kills': killed_training(nursery, KILLS)}
+    results = {'kills': killed_training(nursery, KILLS), 'break': training_with_a_break(nursery),
+               **{signal.Signals(signum).name: stopped_training(nursery, signum) for signum in SIGNALS}}
     (nursery.root / 'results.json').write_text(json.dumps(results))
 
 
@@ -150,6 +176,42 @@ def test_killed_training_ends_with_the_weights_of_one_that_never_was(results):
     assert killed['iter'] == whole['iter'] == found['kills']['end']
     for key in ('params', 'params_ema'):
         assert equal(killed[key], whole[key])
+
+
+def losses_of(output):
+    return re.findall(r'iter: +(\d+), .*?(l_g_nll: .*?) condition', output)
+
+
+def test_training_with_a_break_between_epochs_has_the_same_losses(results):
+    first, second, whole = (results[1]['break'][name] for name in ('first', 'second', 'whole'))
+    assert first[0] == second[0] == whole[0] == 0, second[1]
+    assert f'Resuming training from epoch: 0, iter: {EPOCH}.' in second[1]
+    assert f'[epoch:  1, iter:{EPOCH + 1:8d}' in whole[1]  # it is the border
+    assert len(losses_of(whole[1])) == 2 * EPOCH
+    assert losses_of(first[1]) + losses_of(second[1]) == losses_of(whole[1])
+    root = results[0] / 'experiments'
+    broken, unbroken = (load_file(root / name / 'models' / 'net_g_latest.pth') for name in ('broken', 'unbroken'))
+    assert equal(broken['params'], unbroken['params']) and equal(broken['params_ema'], unbroken['params_ema'])
+
+
+def test_best_values_of_the_iteration_of_a_state_are_in_it(results):
+    best, = results[1]['break']['best'].values()
+    assert best['nll']['iter'] == EPOCH
+
+
+@pytest.mark.parametrize(('signum', 'code'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_finishes_the_iteration_and_saves(signum, code, results):
+    root, found = results
+    name = signal.Signals(signum).name
+    found = found[name]
+    got, output = found['stopped']
+    assert got == code, output
+    newest = found['newest']
+    assert newest >= 2 and output.count('Saving models') == 1 and 'Traceback' not in output
+    last = output.rstrip().splitlines()[-1]
+    assert last.startswith(f'basicsr: {name}: training stopped after iteration {newest}, which is saved')
+    assert (root / 'experiments' / name / 'models' / f'net_g_{newest}.pth').exists()
+    assert found['resumed'][0] == 0 and f'iter: {newest}.' in found['resumed'][1]
 
 
 if __name__ == '__main__':

@@ -58,9 +58,10 @@ class Nursery:
         path.write_text(yaml.safe_dump(opt, sort_keys=False))
         self.outputs += 1
         output = self.root / f'{self.outputs}.txt'
+        output.touch()
         pid = os.fork()
         if pid == 0:
-            file = os.open(output, os.O_CREAT | os.O_WRONLY)
+            file = os.open(output, os.O_WRONLY)
             os.dup2(file, 1)
             os.dup2(file, 2)
             sys.stdout = os.fdopen(1, 'w')

@@ -4,17 +4,12 @@ import math
 import pytest
 import torch
 from basicsr.utils import get_root_logger
-from helpers import L1, NLL_OPT, equal, gan_opts, train, training_batch, training_model, weights_of
+from helpers import L1, NLL_OPT, adam_states, equal, gan_opts, train, training_batch, training_model, weights_of
 
 from hcflow_arch import InputError
 from hcflow_model.update_guard import UpdateGuard
 
 NET_D = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 2}
-
-
-def adam_states(optimizer):
-    return [{key: torch.as_tensor(value).clone() for key, value in state.items()} for state in
-            optimizer.state.values()]
 
 
 def same_states(optimizer, states):

@@ -1,5 +1,6 @@
 """The `basicsr` command: BasicSR's training and testing pipelines for option files, with every installed plugin."""
 import argparse
+import errno
 import importlib
 import os
 import re
@@ -14,6 +15,7 @@ from hcflow_arch import InputError, basicsr_compat
 from .stopping import TrainingStopped, signals_stop_training
 
 PLUGIN_GROUP = 'basicsr.plugins'
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -163,6 +165,9 @@ def input_error(error: Exception) -> str | None:
         return f'Loading data failed: {lines[-1].strip().removeprefix("hcflow_arch.errors.InputError: ")}'
     if isinstance(error, InputError):
         return str(error)
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return (f'Cannot write {error.filename or "a file"}: {error.strerror}. Free some space or make the folder '
+                'writable; what was saved before is whole.')
     frames = traceback.extract_tb(error.__traceback__)
     places = [f'{frame.filename.replace(os.sep, "/")}:{frame.name}' for frame in frames]
     for what, place in (('data', r'/basicsr/data/'), ('a checkpoint', r'/basicsr/models/base_model\.py:load_network$')):

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from helpers import check_flow_layer, relative_error

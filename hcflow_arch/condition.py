@@ -10,7 +10,6 @@ from .flow_layers import InvertibleConv1x1
 MAX_CONDITION = 1e4
 
 
-
 def largest_condition_number(net: torch.nn.Module) -> float:
     """The largest of :func:`condition_numbers`; 1 without matrices. Reading it makes a GPU wait."""
     return max(condition_numbers(net).values(), default=1.)

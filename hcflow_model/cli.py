@@ -1,5 +1,6 @@
 """The `basicsr` command: BasicSR's training and testing pipelines for option files, with every installed plugin."""
 import argparse
+import errno
 import importlib
 import os
 import signal
@@ -14,6 +15,7 @@ from hcflow_arch.safe_yaml import check_plain, read_option_file
 from .stopping import TrainingStopped, signals_stop_training
 
 PLUGIN_GROUP = 'basicsr.plugins'
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -177,6 +179,9 @@ def input_error(error: Exception) -> str | None:
         return f'Loading data failed: {lines[-1].strip().removeprefix("hcflow_arch.errors.InputError: ")}'
     if isinstance(error, InputError):
         return str(error)
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return (f'Cannot write {error.filename or "a file"}: {error.strerror}. Free some space or make the folder '
+                'writable; what was saved before is whole.')
     frames = traceback.extract_tb(error.__traceback__)
     if any('/basicsr/data/' in frame.filename.replace(os.sep, '/') for frame in frames):
         return f'Loading data failed: {type(error).__name__}: {error}'

@@ -195,6 +195,12 @@ def weights_of(net):
     return {name: value.clone() for name, value in net.state_dict().items()}
 
 
+def adam_states(optimizer):
+    """Copies of the moments and steps of all parameters."""
+    return [{key: torch.as_tensor(value).clone() for key, value in state.items()} for state in
+            optimizer.state.values()]
+
+
 def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 

@@ -1,5 +1,7 @@
 """The `basicsr` command in this process, up to BasicSR's pipelines; test_end_to_end.py runs the installed one."""
+import errno
 import os
+import signal
 from importlib import metadata
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from helpers import REMOVED, SMALL, demo_options, small_net
 
 from hcflow_model import cli
+from hcflow_model.stopping import TrainingStopped
 
 SMALL_NET = {f'network_g.{key}': value for key, value in SMALL.items()}
 
@@ -184,6 +187,30 @@ def test_errors_of_data_are_told_apart(tmp_path):
 
     assert caught(fail_in_worker) == 'Loading data failed: ValueError: Scale mismatches.'
     assert caught(lambda: {}['bug']) is None
+
+
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_disk_that_cannot_be_written(number, command, monkeypatch):
+    def fail(root):
+        raise OSError(number, os.strerror(number), 'experiments/log')
+
+    monkeypatch.setattr(basicsr.train, 'train_pipeline', fail)
+    write()
+    assert_one_line(command('train', '-opt', 'opt.yml'), f'Cannot write experiments/log: {os.strerror(number)}')
+
+
+@pytest.mark.parametrize(('stop', 'code', 'line'), [
+    (TrainingStopped(15, 'SIGTERM: saved'), 143, 'basicsr: SIGTERM: saved'),
+    (KeyboardInterrupt(), 130, 'basicsr: stopped by Ctrl-C')])
+def test_signals_have_a_code_and_a_line(stop, code, line, command, monkeypatch):
+    def end(root):
+        raise stop
+
+    monkeypatch.setattr(basicsr.train, 'train_pipeline', end)
+    write()
+    got, _, errors = command('train', '-opt', 'opt.yml')
+    assert (got, errors) == (code, f'{line}\n')
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 # ---- what is handed to BasicSR ----

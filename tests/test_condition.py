@@ -3,9 +3,10 @@ import math
 
 import pytest
 import torch
-from helpers import small_net
+from basicsr.utils import get_root_logger
+from helpers import NLL_OPT, small_net, train, training_model
 
-from hcflow_arch.condition import condition_numbers, largest_condition_number
+from hcflow_arch.condition import MAX_CONDITION, condition_numbers, largest_condition_number
 from hcflow_arch.flow_layers import InvertibleConv1x1
 
 
@@ -35,3 +36,18 @@ def test_one_bad_matrix_among_others(value):
 
 def test_without_matrices():
     assert condition_numbers(torch.nn.Conv2d(3, 3, 1)) == {} and largest_condition_number(torch.nn.ReLU()) == 1
+
+
+def test_log_has_it_and_warns_once(tmp_path, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(get_root_logger(), 'warning', warnings.append)
+    model = training_model(tmp_path, NLL_OPT)
+    log, = train(model, 1)
+    assert 1 <= log['condition_1x1'] < 2 and not warnings
+    with torch.no_grad():
+        first = next(module for module in model.net_g.modules() if isinstance(module, InvertibleConv1x1))
+        first.weight[0] /= 10 * MAX_CONDITION
+    for _ in range(2):
+        assert model.get_current_log()['condition_1x1'] > MAX_CONDITION
+    warning, = warnings
+    assert warning.startswith('The condition number of a 1x1 matrix has reached 1') and 'train.optim_g.lr' in warning

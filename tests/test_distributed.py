@@ -1,11 +1,14 @@
-"""Two gloo processes with half the batch each are one process with the whole batch."""
+"""Two gloo processes: with half the batch each they are one process with the whole batch, and they decide together."""
 import copy
+import math
+import os
+import signal
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from helpers import SMALL, cpu_options, random_image
+from helpers import SMALL, adam_states, cpu_options, equal, gan_opts, random_image, training_batch, weights_of
 from torch.nn.functional import avg_pool2d
 
 L1 = {'type': 'L1Loss', 'loss_weight': 1.0, 'reduction': 'mean'}
@@ -76,3 +79,73 @@ def test_two_processes_equal_one(results, run, start):
     difference = sum((weights_one[name].double() - value.double()).norm()**2 for name, value in weights_two.items())
     norm = sum(value.double().norm()**2 for value in weights_one.values())
     assert (difference / norm)**0.5 < 1e-4
+
+
+# ---- deciding together ----
+
+def train_with_a_bad_process(rank, root):
+    """HCFlow+ with a GAN: in iteration 2 the nll, in 3 the discriminator's loss is not finite on process 1 alone; in
+    4 it alone is asked to stop. Leaves what came out in root/RANK.pt."""
+    from hcflow_model import HCFlowModel
+    from hcflow_model.stopping import TrainingStopped, signals_stop_training
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', init_method=f'file://{root}/store', rank=rank, world_size=2)
+    torch.manual_seed(rank)
+    opt = cpu_options(root, SMALL, {**RUNS['HCFlow+'][2], **gan_opts()}, ema_decay=0.9)
+    opt.update(dist=True, rank=rank, world_size=2,
+               network_d={'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 2})
+    model = HCFlowModel(opt)
+    discriminator_loss = model.adversary.criterion.forward
+    found = {'logs': [], 'steps': []}
+    with signals_stop_training():
+        for current_iter in range(1, 10):
+            bad = rank == 1 and current_iter
+            model.cri_nll.loss_weight = math.nan if bad == 2 else 2e-3
+            model.adversary.criterion.forward = lambda *args, is_disc=False, bad=bad: (
+                discriminator_loss(*args, is_disc=is_disc) * (math.inf if is_disc and bad == 3 else 1))
+            if bad == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+            model.feed_data(training_batch(seed=10 * current_iter + rank))
+            try:
+                model.optimize_parameters(current_iter)
+            except TrainingStopped as stop:
+                found['stopped'] = current_iter, stop.code
+                break
+            found['logs'].append(dict(model.get_current_log()))
+            steps = [states[0]['step'].item() for states in map(adam_states, (model.optimizer_g, model.optimizer_d))]
+            found['steps'].append(tuple(steps))
+    found['weights'], found['ema'] = weights_of(model.get_bare_model(model.net_g)), weights_of(model.net_g_ema)
+    state = torch.load(root / 'training_states' / '4.state', weights_only=True)
+    torch.manual_seed(5)
+    model.resume_training(state)
+    found['draw'] = torch.rand(3)
+    torch.save(found, root / f'{rank}.pt')
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope='module')
+def decisions(tmp_path_factory):
+    """What each process found."""
+    root = tmp_path_factory.mktemp('decisions')
+    for folder in ('models', 'training_states'):
+        (root / folder).mkdir()
+    mp.spawn(train_with_a_bad_process, (root,), nprocs=2)
+    return [torch.load(root / f'{rank}.pt', weights_only=True) for rank in range(2)]
+
+
+def test_update_that_is_not_finite_on_one_process_is_left_out_on_both(decisions):
+    for found in decisions:
+        assert [log.get('l_nonfinite') for log in found['logs']] == [None, 1, 2]
+        assert math.isnan(found['logs'][1]['l_g_nll']) and not math.isfinite(found['logs'][2]['l_d_real'])
+        # three updates of the flow in an iteration, one of the discriminator
+        assert found['steps'] == [(3, 1), (5, 2), (8, 2)]
+        assert all(value.isfinite().all() for value in found['ema'].values())
+    assert equal(decisions[0]['weights'], decisions[1]['weights']) and equal(decisions[0]['ema'], decisions[1]['ema'])
+
+
+def test_processes_stop_at_the_same_iteration(decisions):
+    assert [found['stopped'] for found in decisions] == [(4, 143)] * 2
+
+
+def test_every_process_goes_on_with_its_own_random_generators(decisions):
+    assert not torch.equal(*(found['draw'] for found in decisions))

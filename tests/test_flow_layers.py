@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from helpers import check_flow_layer, relative_error
@@ -138,3 +140,27 @@ def test_conv1x1_inverts_ill_conditioned_matrices_in_float64():
         z = torch.randn(2, 3, 4, 5)
         wanted = torch.einsum('ij,njhw->nihw', torch.linalg.inv(layer.weight.double()), z.double())
         assert relative_error(layer.inverse(z), wanted) < 1e-6
+
+
+# ---- batches that a start cannot be made of ----
+
+@pytest.mark.parametrize('value', [0., 0.5, 1.])
+@pytest.mark.parametrize('shape', [(2, 3, 4, 4), (1, 3, 1, 1), (2, 3, 1, 7)])
+def test_actnorm_of_a_constant_batch_keeps_its_scale(value, shape):
+    norm = ActNorm2d(3)
+    z, log_det = norm(torch.full(shape, value))
+    assert not z.any() and not log_det.any() and norm.is_initialized()
+    image = torch.rand(2, 3, 4, 4)
+    assert norm(image)[0].abs().max() <= 1  # not amplified
+
+
+@pytest.mark.parametrize('bad', [math.nan, math.inf])
+def test_actnorm_waits_for_a_finite_batch(bad):
+    norm = ActNorm2d(2)
+    x = data()[:, :2]
+    spoilt = x.clone()
+    spoilt[0, 0, 0, 0] = bad
+    norm(spoilt)
+    assert not norm.is_initialized() and not norm.bias.any() and not norm.log_scale.any()
+    z, _ = norm(x)
+    assert norm.is_initialized() and z.mean(dim=(0, 2, 3)).abs().max() < 1e-3

@@ -18,7 +18,8 @@ def largest_condition_number(net: torch.nn.Module) -> float:
         net: HCFlowNet, or any module with InvertibleConv1x1 in it.
 
     Returns:
-        The number; of a singular matrix beyond 1e15, of one that is not finite inf; 1 without matrices. Reading it makes a GPU wait.
+        The number; of a singular matrix beyond 1e15, of one that is not finite inf; 1 without matrices. Reading it
+        makes a GPU wait.
     """
     sizes = {}
     for module in net.modules():

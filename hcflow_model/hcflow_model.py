@@ -295,3 +295,16 @@ class HCFlowModel(ResumableModel):
             current_iter = min(current_iter, int(self.opt['train']['total_iter']))
         validate(self, dataloader, current_iter, tb_logger, save_img)
         self.net_g.train(self.is_train)
+
+    def save(self, epoch, current_iter):
+        super().save(epoch, current_iter)
+        if current_iter == -1:  # BasicSR's sign for the end of training: the validations that follow are the last
+            self.report = Report(self.opt, final=True)
+            self._warn_if_short()
+
+    def _warn_if_short(self):
+        """BasicSR counts epochs by rounding up but drops incomplete batches, so small datasets end runs early."""
+        total = int(self.opt['train']['total_iter'])
+        if 0 < self.last_iter < total:
+            get_root_logger().warning(f'Training ended at iteration {self.last_iter} of {total}: the dataset is no '
+                                      'multiple of the batch. Raise datasets.train.dataset_enlarge_ratio.')

@@ -116,7 +116,7 @@ def test_resume_and_test(workspace, hcflow_log):
     assert losses_of(log)[6]['l_g_nll'] < losses_of(hcflow_log)[1]['l_g_nll']
     assert workspace.files('experiments/hcflow/training_states') == {'2.state', '4.state', '6.state'}
     best = [workspace.load(f'experiments/hcflow/training_states/{i}.state')['best_metric_results'] for i in (4, 6)]
-    assert best[0]['held_out']['nll']['iter'] == 4  # the validation of its own iteration is in it
+    assert best[0]['held_out']['nll']['iter'] == 4  # that of its own iteration, which came after it was saved
     assert best[1]['held_out']['nll']['val'] <= best[0]['held_out']['nll']['val']
 
     checkpoint = workspace.folder / 'experiments' / 'hcflow' / 'models' / 'net_g_6.pth'
@@ -173,7 +173,7 @@ def test_rescaling(workspace):
         **{f'train.{key}': block for key, block in RESCALING_OPTS.items()},
         **{f'datasets.train.{key}': value for key, value in gt_only.items()}, 'val.temperatures': [1.0, 0]}
     log = workspace.run('train', 'rescaling', options)
-    assert set(losses_of(log)[2]) == {'l_g_lq', 'l_g_latent', 'l_g_pix'}
+    assert set(losses_of(log)[2]) == {'l_g_lq', 'l_g_latent', 'l_g_pix', 'condition_1x1'}
     log = workspace.run('train', 'rescaling', {**options, 'train.total_iter': 3}, '--auto_resume')
     assert_resumed(log, 2, 3, 'l_g_pix')
 

@@ -149,7 +149,7 @@ def main(root):
 @pytest.fixture(scope='module')
 def results(tmp_path_factory):
     root = tmp_path_factory.mktemp('trainings')
-    subprocess.run([sys.executable, __file__, str(root)], check=True, timeout=300,
+    subprocess.run([sys.executable, __file__, str(root)], check=True, timeout=900,
                    env={**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''})
     return root, json.loads((root / 'results.json').read_text())
 

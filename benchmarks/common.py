@@ -10,6 +10,7 @@ from pathlib import Path
 import hcflow_arch  # isort: skip  (first: makes `import basicsr` work)
 import torch
 from basicsr.archs.rrdbnet_arch import RRDBNet
+from torch.utils.flop_counter import FlopCounterMode
 
 from hcflow_arch import HCFlowNet
 
@@ -125,11 +126,19 @@ def print_table(title: str, header: list[str], rows: list[list]) -> None:
                         for i, (cell, width) in enumerate(zip(row, widths, strict=True))))
 
 
-def ratio_table(title: str, seconds: dict[str, float]) -> None:
-    """Print seconds beside their ratio to the yardstick and to the plain path."""
-    print_table(title, ['', 'seconds', f'/ {YARDSTICK}', '/ plain'],
-                [[name, value, value / seconds[YARDSTICK], value / seconds['plain']]
-                 for name, value in seconds.items()])
+def multiplications(function) -> float:
+    """Multiplications, in 1e9, of the convolutions and matrix products that a function runs."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops() / 2e9
+
+
+def ratio_table(title: str, functions: dict, seconds: dict[str, float]) -> None:
+    """Print seconds beside their ratio to the yardstick and to the plain path, and multiplications beside theirs."""
+    counts = {name: multiplications(function) for name, function in functions.items()}
+    print_table(title, ['', 'seconds', f'/ {YARDSTICK}', '/ plain', 'GMAC', f'/ {YARDSTICK}'],
+                [[name, value, value / seconds[YARDSTICK], value / seconds['plain'], counts[name],
+                  counts[name] / counts[YARDSTICK]] for name, value in seconds.items()])
 
 
 def write_json(args: argparse.Namespace, figures: dict) -> None:

@@ -33,7 +33,8 @@ def main() -> None:
         for name in ('plain', 'default'):
             functions[name] = lambda net=nets[name], t=temperature: net.decode(lq, temperature=t)
         figures[task] = common.time_in_turns(functions, args.repeats, args.device)
-        common.ratio_table(f'x4 {task}, one decode, HR size {args.patch}, batch {args.batch}', figures[task])
+        common.ratio_table(f'x4 {task}, one decode, HR size {args.patch}, batch {args.batch}', functions,
+                           figures[task])
         if task == 'sr':
             net = nets['default']
             figures['validation'] = common.time_in_turns({

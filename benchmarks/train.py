@@ -17,7 +17,8 @@ def main() -> None:
         for name, net in common.networks(task, args.device).items():
             steps[name] = common.training_step(net, lq, gt)
         figures[task] = common.time_in_turns(steps, args.repeats, args.device)
-        common.ratio_table(f'x4 {task}, one training step, HR patch {args.patch}, batch {args.batch}', figures[task])
+        common.ratio_table(f'x4 {task}, one training step, HR patch {args.patch}, batch {args.batch}', steps,
+                           figures[task])
     if args.growth:
         figures['growth'] = growth(args)
     common.write_json(args, figures)

@@ -17,15 +17,9 @@ from basicsr.archs import build_network
 
 from benchmarks.learning import METRICS, batch, datasets, evaluate
 from hcflow_arch.basicsr_compat import read_option_file
-from hcflow_arch.flow_layers import InvertibleConv1x1
+from hcflow_arch.condition import largest_condition_number
 
 DEMO = Path(__file__).parents[1] / 'options' / 'demo_train_HCFlow_x4.yml'
-
-
-@torch.no_grad()
-def largest_condition_number(net) -> float:
-    """Of all 1x1 matrices."""
-    return max(torch.linalg.cond(m.weight.double()).item() for m in net.modules() if isinstance(m, InvertibleConv1x1))
 
 
 @torch.no_grad()

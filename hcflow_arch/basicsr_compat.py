@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import os
 import pickle
+import random
 import re
 import subprocess
 import sys
@@ -15,11 +16,13 @@ import types
 from ast import literal_eval
 from collections.abc import Callable
 from copy import deepcopy
-from pathlib import Path
 
 from .errors import InputError
-from .safe_load import load_file, unsafe_checkpoint
+from .safe_load import unsafe_checkpoint
 from .safe_yaml import read_option_file, safe_ordered_yaml  # noqa: F401
+
+LAUNCHED_WITH = {'pytorch': ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
+                 'slurm': ('SLURM_NODELIST', 'SLURM_NTASKS', 'SLURM_PROCID')}
 
 
 def repair_torchvision_import() -> None:
@@ -42,15 +45,31 @@ repair_torchvision_import()
 
 def repair_pipelines() -> None:
     """Put the repairs below in place of what `basicsr.train` and `basicsr.test` call."""
+    import basicsr.data
     import basicsr.train
     import basicsr.utils.options
     from basicsr.models.base_model import BaseModel
+
+    from .resume_state import load_resume_state
     force_weights_only()
     if not hasattr(BaseModel.load_network, '__wrapped__'):
         BaseModel.load_network = name_checkpoint(BaseModel.load_network)
     basicsr.utils.options.ordered_yaml = safe_ordered_yaml
     basicsr.utils.options.init_dist = init_dist
     basicsr.train.load_resume_state = load_resume_state
+    basicsr.data.worker_init_fn = worker_init_fn
+
+
+def worker_init_fn(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
+    """BasicSR's `worker_init_fn` (data/__init__.py) in processes that load data, which signals are not for: they reach
+    the whole process group, and training needs its data to finish an iteration and save."""
+    import signal
+
+    import numpy as np
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, signal.SIG_IGN)
+    np.random.seed(num_workers * rank + worker_id + seed)
+    random.seed(num_workers * rank + worker_id + seed)
 
 
 def force_weights_only() -> None:
@@ -119,6 +138,11 @@ def init_dist(launcher: str, backend: str = 'nccl', **kwargs) -> None:
     """
     import torch
     from basicsr.utils import dist_util
+    missing = [name for name in LAUNCHED_WITH.get(launcher, ()) if name not in os.environ]
+    if missing:
+        command = {'pytorch': 'torchrun --nproc_per_node=N $(which basicsr) train -opt FILE', 'slurm': 'srun'}[launcher]
+        raise InputError(f'--launcher {launcher} needs {", ".join(missing)} in the environment; start it by {command}, '
+                         'or leave the launcher out.')
     if torch.cuda.is_available():
         dist_util.init_dist(launcher, backend, **kwargs)
         return
@@ -130,26 +154,3 @@ def init_dist(launcher: str, backend: str = 'nccl', **kwargs) -> None:
                           RANK=os.environ['SLURM_PROCID'])
         os.environ.setdefault('MASTER_PORT', str(kwargs.get('port') or 29500))
     torch.distributed.init_process_group('gloo')
-
-
-def load_resume_state(opt: dict) -> dict | None:
-    """BasicSR's `load_resume_state` (train.py) on any device, by the safe loader.
-
-    BasicSR asks CUDA for its device before it looks whether there is one. States are loaded onto the CPU; optimizers
-    move theirs to where the parameters are.
-    """
-    from basicsr.utils import check_resume
-    if opt['auto_resume']:
-        folder = Path(opt['path']['training_states'])
-        states = sorted(folder.glob('*.state'), key=lambda path: int(path.stem) if path.stem.isdigit() else -1)
-        if states:
-            opt['path']['resume_state'] = str(states[-1])
-    path = opt['path'].get('resume_state')
-    if not path:
-        return None
-    state = load_file(path)
-    missing = [key for key in ('iter', 'epoch', 'optimizers', 'schedulers') if key not in state]
-    if missing:
-        raise InputError(f'{path} is not a training state of BasicSR: {", ".join(missing)} is missing.')
-    check_resume(opt, state['iter'])
-    return state

@@ -49,11 +49,14 @@ class ActNorm2d(FlowLayer):
 
     @torch.no_grad()
     def initialize(self, x: torch.Tensor) -> None:
-        """Start from the statistics of x: (N, C, H, W)."""
+        """Start from the statistics of x: (N, C, H, W); where they are not finite, wait for the next batch."""
         mean = average_over_processes(x.mean(dim=0, keepdim=True).mean(dim=(2, 3), keepdim=True))
         std = average_over_processes(((x - mean)**2).mean(dim=(0, 2, 3), keepdim=True)).sqrt()
+        if not (mean.isfinite().all() and std.isfinite().all()):
+            return
         self.bias.copy_(-mean)
-        self.log_scale.copy_(-torch.log(std + 1e-6))  # 1e-6: a constant channel stays finite
+        # a constant channel keeps its scale: amplified a million times in layer after layer, the next image overflows
+        self.log_scale.copy_(torch.where(std > 1e-6, -torch.log(std + 1e-6), 0))
         self.mark_initialized()
 
     def mark_initialized(self) -> None:

@@ -22,6 +22,7 @@ from .subnets import FCN, DenseBlock
 
 SCALES = (2, 4, 8, 16)
 TASKS = ('sr', 'rescaling')
+MAX_COUNT = 4096  # of steps, blocks and channels: a slip of the finger must not fill the memory
 MEMORY_MODES = ('default', 'low')
 LQ_LOG_STD = -6.  # log standard deviation of the LR image's Gaussian: an error of 1/255 costs 1.3 nats
 
@@ -339,5 +340,5 @@ def _default(value, default):
 
 def _check_counts(**counts: int) -> None:
     for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f'network_g.{name} is {value!r}; it must be a whole number from 1.')
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_COUNT:
+            raise InputError(f'network_g.{name} is {value!r}; it must be a whole number from 1 to {MAX_COUNT}.')

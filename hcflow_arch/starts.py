@@ -111,6 +111,8 @@ def _fit_gaussian(gaussian, features: torch.Tensor, target: torch.Tensor) -> Non
 
     gram = average_over_processes(inputs.T @ inputs / len(rows))
     moments = average_over_processes(inputs.T @ outputs / len(rows))
+    if not (gram.isfinite().all() and moments.isfinite().all()):
+        return  # the actnorms wait as well, and with the next batch all start again
     gram.diagonal().add_(1e-2 * gram.diagonal().mean())  # 1e-2: of 1e-4 to 3e-2 the best on unseen pictures
     solution = torch.linalg.solve(gram, moments)
     variance = average_over_processes(((outputs - inputs @ solution)**2).mean(dim=0))

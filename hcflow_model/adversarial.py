@@ -71,6 +71,7 @@ class Adversary:
             l_d_real = self.criterion(real_pred, True, is_disc=True)
             l_d_fake = self.criterion(fake_pred, False, is_disc=True)
         (l_d_real + l_d_fake).backward()
-        optimizer.step()
-        return {'l_d_real': l_d_real, 'l_d_fake': l_d_fake, 'out_d_real': real_pred.detach().mean(),
-                'out_d_fake': fake_pred.detach().mean()}
+        losses = {'l_d_real': l_d_real, 'l_d_fake': l_d_fake}
+        guard = self.model.guard
+        guard.step(optimizer, guard.check(optimizer.param_groups[0]['params'], losses))
+        return {**losses, 'out_d_real': real_pred.detach().mean(), 'out_d_fake': fake_pred.detach().mean()}

@@ -2,24 +2,35 @@
 import argparse
 import importlib
 import os
+import signal
 import sys
 import traceback
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 
 from hcflow_arch import InputError, basicsr_compat
 from hcflow_arch.safe_yaml import check_plain, read_option_file
 
+from .stopping import TrainingStopped, signals_stop_training
+
 PLUGIN_GROUP = 'basicsr.plugins'
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point. Returns the exit code: 0, 1 after an error of the input, 2 from argparse."""
+    """Entry point. Returns the exit code: 0, 1 after an error of the input, 2 from argparse, 128 + its number after a
+    signal: 130 for Ctrl-C, 143 for SIGTERM."""
     args = _parser().parse_args(argv)
     try:
         if args.version:
             sys.stdout.write(versions())
         else:
             _run(args)
+    except TrainingStopped as stop:
+        _say(stop.message)
+        return stop.code
+    except KeyboardInterrupt:
+        _say('stopped by Ctrl-C')
+        return 128 + signal.SIGINT
     except Exception as error:
         message = input_error(error)
         if message is None:
@@ -31,6 +42,11 @@ def main(argv: list[str] | None = None) -> int:
 def _fail(message: str) -> int:
     sys.stderr.write(f'basicsr: error: {" ".join(message.split())}\n')
     return 1
+
+
+def _say(message: str) -> None:
+    if os.environ.get('RANK', '0') == '0':  # of many processes one speaks
+        sys.stderr.write(f'basicsr: {message}\n')
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,32 +113,50 @@ def _run(args: argparse.Namespace) -> None:
     load_plugins(plugins)
     basicsr_compat.repair_pipelines()
     from .data_errors import repair_datasets
-    from .lmdb_backend import repair_lmdb
     from .option_check import check_checkpoints_exist, check_options, check_structure
     from .run_folders import check_not_in_archive, run_folders
     repair_datasets()
-    repair_lmdb()
     check_structure(opt, args.command == 'train')
 
     import basicsr.test
     import basicsr.train
+    from basicsr.utils.registry import MODEL_REGISTRY
+
+    from .resumable_model import ResumableModel
     pipeline_module = {'train': basicsr.train, 'test': basicsr.test}[args.command]
     basicsr_parse_options = basicsr.utils.options.parse_options
 
-    def parse_options(root_path, is_train=True):
-        opt, basicsr_args = basicsr_parse_options(root_path, is_train)
-        opt['option_file'] = args.opt
-        opt['force_yml'] = args.force_yml
-        check_options(opt)
-        check_checkpoints_exist(opt)
-        if not (opt['auto_resume'] or opt['path'].get('resume_state')):
-            check_not_in_archive(opt)
-        return opt, basicsr_args
+    with ExitStack() as stack:
+        def parse_options(root_path, is_train=True):
+            opt, basicsr_args = basicsr_parse_options(root_path, is_train)
+            opt['option_file'] = args.opt
+            opt['force_yml'] = args.force_yml
+            check_options(opt)
+            check_checkpoints_exist(opt)
+            if not (opt['auto_resume'] or opt['path'].get('resume_state')):
+                check_not_in_archive(opt)
+            if is_train and issubclass(MODEL_REGISTRY.get(opt['model_type']), ResumableModel):
+                stack.enter_context(signals_stop_training())  # other models would never look
+            return opt, basicsr_args
 
-    pipeline_module.parse_options = parse_options
-    sys.argv = ['basicsr', *_basicsr_flags(args)]  # BasicSR parses sys.argv itself
-    with run_folders(args.opt):
+        pipeline_module.parse_options = parse_options
+        sys.argv = ['basicsr', *_basicsr_flags(args)]  # BasicSR parses sys.argv itself
+        stack.enter_context(_followed_epochs())
+        stack.enter_context(run_folders(args.opt))
         getattr(pipeline_module, f'{args.command}_pipeline')(os.getcwd())
+
+
+@contextmanager
+def _followed_epochs():
+    """While BasicSR trains, its sampler is ours."""
+    import basicsr.train
+
+    from .epoch_sampler import EpochSampler
+    before, basicsr.train.EnlargedSampler = basicsr.train.EnlargedSampler, EpochSampler
+    try:
+        yield
+    finally:
+        basicsr.train.EnlargedSampler, EpochSampler.newest = before, None
 
 
 def _basicsr_flags(args: argparse.Namespace) -> list[str]:

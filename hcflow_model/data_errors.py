@@ -3,6 +3,7 @@ import os
 
 import cv2
 import numpy as np
+from basicsr.data import prefetch_dataloader
 from basicsr.utils import FileClient
 from torch.utils.data import Dataset
 
@@ -86,12 +87,31 @@ def _size_or_problem(dataset, key, path):
     return image.shape[:2]
 
 
+class PrefetchGenerator(prefetch_dataloader.PrefetchGenerator):
+    """BasicSR's (data/prefetch_dataloader.py) waits for ever once reading has failed in its thread."""
+
+    def run(self):
+        try:
+            for item in self.generator:
+                self.queue.put(item)
+            self.queue.put(None)
+        except Exception as error:
+            self.queue.put(error)
+
+    def __next__(self):
+        item = super().__next__()
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+
 def repair_datasets() -> None:
-    """Have BasicSR's pipelines build datasets with named errors."""
+    """Have BasicSR's pipelines build datasets with named errors, and see the errors of their prefetching."""
     import basicsr.test
     import basicsr.train
 
     def build_named(dataset_opt):
         return NamedErrors(build_dataset(dataset_opt))
 
+    prefetch_dataloader.PrefetchGenerator = PrefetchGenerator
     basicsr.train.build_dataset = basicsr.test.build_dataset = build_named

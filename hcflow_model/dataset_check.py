@@ -1,14 +1,23 @@
 """Datasets of an option file are looked at before training: folders, LMDBs, sizes of pairs and patches."""
+import os
 import re
+import struct
 from pathlib import Path
+
+import torch
 
 from hcflow_arch import InputError
 
+from . import option_schema
+from .lmdb_backend import open_lmdb
 from .option_rules import require
 
 IMAGE_ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 
 FLAT_DATASETS = ('PairedImageDataset', 'SingleImageDataset', 'HROnlyDataset')  # they do not look into subfolders
+ROOTS_OF = {'PairedImageDataset': ('dataroot_gt', 'dataroot_lq'), 'SingleImageDataset': ('dataroot_lq',),
+            'HROnlyDataset': ('dataroot_gt',)}  # the first is that of the meta_info_file
+NUM_SIZES = 100  # so many sizes in an LMDB are compared with its meta_info.txt: each costs a read
 
 
 def check_dataset(name: str, dataset: dict, opt: dict) -> None:
@@ -22,19 +31,18 @@ def check_dataset(name: str, dataset: dict, opt: dict) -> None:
     Raises:
         InputError: A folder or LMDB that is missing or empty, pairs or patches that do not fit the scale.
     """
-    if not isinstance(dataset.get('io_backend') or {}, dict):
-        raise InputError(f"'{name}.io_backend' is {dataset['io_backend']!r}; it must be a block such as "
-                         '{type: disk}.')
     backend = (dataset.get('io_backend') or {}).get('type')
     if backend not in (None, 'disk', 'lmdb', 'memcached'):
         raise InputError(f"'{name}.io_backend.type' is {backend!r}; allowed are disk, lmdb and memcached.")
+    _check_loading(name, dataset)
+    if dataset['type'] in FLAT_DATASETS:
+        require(name, dataset, ('io_backend', *ROOTS_OF[dataset['type']]), option_schema.DATASET)
+        require(f'{name}.io_backend', dataset['io_backend'], ('type',))
     sizes, num_images = {}, {}
     for key in ('dataroot_gt', 'dataroot_lq'):
         root = dataset.get(key)
         if root is None:
             continue
-        if not isinstance(root, str):
-            raise InputError(f"'{name}.{key}' is {root!r}; it must be the path of a folder.")
         if not Path(root).is_dir():
             raise InputError(f"'{name}.{key}': {root} does not exist (looked from {Path.cwd()}). "
                              'Set it to your data; BasicSR keeps datasets under datasets/.')
@@ -46,9 +54,8 @@ def check_dataset(name: str, dataset: dict, opt: dict) -> None:
             num_images[key] = _count_images(root, recursive=not flat)
             if not num_images[key]:
                 raise InputError(f"'{name}.{key}': no images found in {root}{' itself' if flat else ''}.")
-    meta_info_file = dataset.get('meta_info_file')
-    if meta_info_file is not None and not Path(str(meta_info_file)).is_file():
-        raise InputError(f"'{name}.meta_info_file': {meta_info_file} does not exist.")
+    if dataset.get('meta_info_file') is not None:
+        _check_meta_info_file(name, dataset, backend)
     scale = opt.get('scale')
     if scale is not None and len(sizes) == 2 and dataset['type'] == 'PairedImageDataset':
         _check_pairs(name, sizes['dataroot_gt'], sizes['dataroot_lq'], scale)
@@ -57,20 +64,85 @@ def check_dataset(name: str, dataset: dict, opt: dict) -> None:
 
 
 def read_lmdb_meta(name: str, root: str) -> dict[str, tuple[int, int]]:
-    """{key: (height, width)} from BasicSR's meta_info.txt of an LMDB."""
+    """{key: (height, width)} from BasicSR's meta_info.txt of an LMDB, after comparing it with the images.
+
+    Raises:
+        InputError: No LMDB as BasicSR makes it, a broken one, or one that its meta_info.txt does not describe.
+    """
     for file in ('data.mdb', 'meta_info.txt'):
         if not (Path(root) / file).is_file():
             raise InputError(f"'{name}': {root} is not an LMDB as BasicSR makes it: {file} is missing.")
     if not root.endswith('.lmdb'):
         raise InputError(f"'{name}': {root} must end with .lmdb, or BasicSR does not take it as an LMDB.")
     sizes = {}
-    for line in (Path(root) / 'meta_info.txt').read_text().splitlines():
-        match = re.match(r'(\S+?)\.\w+ \((\d+),(\d+)(?:,\d+)?\)', line)
-        if match:
-            sizes[match.group(1)] = (int(match.group(2)), int(match.group(3)))
+    for number, line in enumerate(_lines(name, Path(root) / 'meta_info.txt'), 1):
+        match = re.match(r'([^.\s]+)\.\S+ \((\d+),(\d+)(?:,\d+)?\)', line)
+        if not match:
+            raise InputError(f"'{name}': line {number} of meta_info.txt in {root} is {line[:80]!r}; it must be as "
+                             "'baboon.png (480,500,3) 1', without a dot in the name.")
+        if match.group(1) in sizes:
+            raise InputError(f"'{name}': meta_info.txt in {root} lists {match.group(1)} twice.")
+        sizes[match.group(1)] = (int(match.group(2)), int(match.group(3)))
     if not sizes:
         raise InputError(f"'{name}': no images found in {root} (meta_info.txt lists none).")
+    with open_lmdb(root).begin(buffers=True) as transaction:
+        for number, (key, size) in enumerate(sizes.items()):
+            content = transaction.get(key.encode())
+            if content is None:
+                raise InputError(f"'{name}': LMDB {root} has no {key!r}, which its meta_info.txt lists. Make it again.")
+            found = _png_size(content) if number < NUM_SIZES else None
+            if found not in (None, size):
+                raise InputError(f"'{name}': image {key} of {root} is {found[0]}x{found[1]}; its meta_info.txt says "
+                                 f'{size[0]}x{size[1]}. Make it again.')
     return sizes
+
+
+def _png_size(content):
+    """(height, width) of the bytes of a PNG; None for other formats, whose sizes lie deeper."""
+    head = bytes(content[:24])
+    if head[:8] != b'\x89PNG\r\n\x1a\n':
+        return None
+    width, height = struct.unpack('>II', head[16:24])
+    return height, width
+
+
+def _lines(name, path):
+    try:
+        return [line for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, 'strerror', None) or 'it is not text'
+        raise InputError(f"'{name}': {path} cannot be read: {reason}.") from error
+
+
+def _check_loading(name, dataset):
+    mode = dataset.get('prefetch_mode')
+    if mode not in (None, 'cpu', 'cuda'):
+        raise InputError(f"'{name}.prefetch_mode' is {mode!r}; allowed are cpu, cuda and ~.")
+    if mode == 'cuda' and not (torch.cuda.is_available() and dataset.get('pin_memory') is True):
+        raise InputError(f"'{name}.prefetch_mode' is 'cuda', which needs a GPU and pin_memory: true.")
+    template = dataset.get('filename_tmpl')
+    if template is not None and (template.count('{}') != 1 or template.count('{') + template.count('}') != 2):
+        raise InputError(f"'{name}.filename_tmpl' is {template!r}; it must hold one {{}}, which is the name of the HR "
+                         "image, such as '{}x4'.")
+
+
+def _check_meta_info_file(name, dataset, backend):
+    """Its names must be files of the folder: BasicSR joins whatever stands there to the path."""
+    meta_info_file = dataset['meta_info_file']
+    if not Path(meta_info_file).is_file():
+        raise InputError(f"'{name}.meta_info_file': {meta_info_file} does not exist.")
+    if backend == 'lmdb' or dataset['type'] not in FLAT_DATASETS:
+        return
+    root = dataset[ROOTS_OF[dataset['type']][0]]
+    names = [line.split()[0] for line in _lines(f'{name}.meta_info_file', Path(meta_info_file))]
+    if not names:
+        raise InputError(f"'{name}.meta_info_file': {meta_info_file} lists no images.")
+    for image in names:
+        if os.path.isabs(image) or '..' in Path(image).parts:
+            raise InputError(f"'{name}.meta_info_file': {meta_info_file} lists {image!r}, which leads out of {root}; "
+                             'its names must lie in the folder.')
+        if not (Path(root) / image).is_file():
+            raise InputError(f"'{name}.meta_info_file': {meta_info_file} lists {image!r}, which is not in {root}.")
 
 
 def _count_images(root: str, recursive: bool) -> int:
@@ -93,7 +165,7 @@ def _check_pairs(name, gt_sizes, lq_sizes, scale):
 def _check_training_set(name, dataset, scale, gt_sizes, num_images):
     require(name, dataset, ('gt_size', 'batch_size_per_gpu', 'num_worker_per_gpu', 'use_hflip', 'use_rot'))
     gt_size = dataset['gt_size']
-    if isinstance(gt_size, bool) or not isinstance(gt_size, int) or gt_size <= 0 or gt_size % (scale or 1):
+    if gt_size % (scale or 1):
         raise InputError(f"'{name}.gt_size' is {gt_size!r}; HR patches must be a multiple of the scale {scale}.")
     for key, (h, w) in gt_sizes.items():
         if min(h, w) < gt_size:

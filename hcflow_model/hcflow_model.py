@@ -1,28 +1,29 @@
 """HCFlow, HCFlow+ and HCFlow++ in BasicSR: which of them is decided by the loss blocks of the option file."""
 from collections import OrderedDict
-from contextlib import nullcontext
 
 import torch
 from basicsr.archs import build_network
-from basicsr.models.base_model import BaseModel
-from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
-from basicsr.utils.dist_util import master_only
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch.nn.parallel import DistributedDataParallel
 
-from hcflow_arch import HCFlowNet, InputError
+from hcflow_arch import InputError
+from hcflow_arch.condition import MAX_CONDITION, largest_condition_number
 from hcflow_arch.image_checks import fit_to_scale
 
-from . import checkpoints
+from . import stopping
 from .adversarial import Adversary
+from .epoch_sampler import EpochSampler
 from .perceptual import build_loss_of, build_perceptual_loss, check_metric_weights
 from .report import Report
+from .resumable_model import ResumableModel
+from .update import update_generator
+from .update_guard import UpdateGuard, advice, describe
 from .validation import validate
 
 
 @MODEL_REGISTRY.register()
-class HCFlowModel(SRModel):
+class HCFlowModel(ResumableModel):
     """Super-resolution with a flow (HCFlow).
 
     `train.nll_opt` alone is HCFlow, with `pixel_opt` HCFlow+, with `perceptual_opt` and `gan_opt` HCFlow++; a removed
@@ -81,6 +82,12 @@ class HCFlowModel(SRModel):
             self.model_ema(0)
         self._ema_waits = not self.get_bare_model(self.net_g).is_initialized()
 
+    def start_ema(self):
+        """Begin the average with the weights that a first batch has started."""
+        if self._ema_waits and self.get_bare_model(self.net_g).is_initialized():
+            self.model_ema(0)
+            self._ema_waits = False
+
     def _init_losses(self, train_opt):
         for name, build in (('nll', build_loss_of), ('pixel', build_loss_of), ('perceptual', build_perceptual_loss)):
             block = train_opt.get(f'{name}_opt')
@@ -92,6 +99,9 @@ class HCFlowModel(SRModel):
         self.accumulate = train_opt.get('accumulate', 1)
         self.grad_clip_value = train_opt.get('grad_clip_value')
         self.grad_clip_norm = train_opt.get('grad_clip_norm')
+        self.guard = UpdateGuard(self.device, self.opt['dist'])
+        self.max_nonfinite = train_opt.get('max_nonfinite', 20)
+        self.matrices_warned = False
         if not self.generator_losses():
             raise InputError('The option file has no loss for the generator; give at least one of train.nll_opt, '
                              'pixel_opt, perceptual_opt, gan_opt.')
@@ -107,6 +117,11 @@ class HCFlowModel(SRModel):
             optim_type = train_opt['optim_d'].pop('type')
             self.optimizer_d = self.get_optimizer(optim_type, self.net_d.parameters(), **train_opt['optim_d'])
             self.optimizers.append(self.optimizer_d)
+
+    def get_optimizer(self, optim_type, params, lr, **kwargs):
+        if self.device.type == 'cuda' and not kwargs.keys() & {'fused', 'foreach', 'capturable', 'differentiable'}:
+            kwargs['fused'] = True  # can leave an update out without a wait, see UpdateGuard
+        return super().get_optimizer(optim_type, params, lr, **kwargs)
 
     # ---- training ----
 
@@ -172,7 +187,7 @@ class HCFlowModel(SRModel):
         self.fakes, self.log_only = [], {}
         if not self.adversary or (current_iter > self.net_d_init_iters and current_iter % self.net_d_iters == 0):
             for losses_of in self.generator_losses():
-                loss_dict.update(self._update_generator(losses_of))
+                loss_dict.update(update_generator(self, losses_of))
         else:  # the discriminator alone still needs images to tell apart
             with torch.no_grad(), self.autocast('train'):
                 self.fakes.append(self.sample_for_discriminator())
@@ -182,40 +197,33 @@ class HCFlowModel(SRModel):
         self.log_dict = self.reduce_loss_dict(loss_dict)
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
+        if EpochSampler.newest:
+            EpochSampler.newest.taken += len(self.gt)
+        self._end_iteration(current_iter)
+
+    def _end_iteration(self, current_iter):
+        """Say what was not finite, and end training where that does not stop, or where a signal asks for it."""
+        status = self.guard.end_iteration(current_iter, stop=stopping.requested() is not None)
+        if status is None:
+            return
+        if status.in_a_row in (1, self.max_nonfinite):
+            names = {parameter: name for net in (self.net_g, getattr(self, 'net_d', None)) if net is not None
+                     for name, parameter in self.get_bare_model(net).named_parameters()}
+            what, losses = describe(status, names)
+            if status.in_a_row == 1:
+                get_root_logger().warning(f'Iteration {status.iter}: an update is left out, for it is not finite: '
+                                          f'{what}. All left out are counted as l_nonfinite.')
+            if status.in_a_row == self.max_nonfinite:
+                self.save_now(current_iter)
+                raise InputError(f'{self.max_nonfinite} iterations in a row (train.max_nonfinite), up to '
+                                 f'{status.iter}, were not finite: {what}. The last good weights and their state are '
+                                 f'saved as iteration {current_iter}. {advice(self, losses, current_iter)}')
+        if status.stop:
+            self.stop(current_iter)
 
     def sample_for_discriminator(self):
         """Images for the discriminator in iterations without an update of the generator, (N, 3, H, W)."""
         return self.net_g(self.lq, temperature=self.temperature)
-
-    def _update_generator(self, losses_of):
-        """One step of the flow on the losses that `losses_of(lq, gt)` returns. Returns their values."""
-        net_g = self.get_bare_model(self.net_g)
-        if self.accumulate > 1 and self.starts_from_data() and not net_g.is_initialized():
-            with torch.no_grad():  # statistics of the whole batch, not of its first part
-                self.net_g(self.lq if self.task == 'sr' else None, gt=self.gt)
-        self.optimizer_g.zero_grad()
-        totals = {}
-        parts = list(zip(self.lq.chunk(self.accumulate), self.gt.chunk(self.accumulate), strict=True))
-        for index, (lq, gt) in enumerate(parts):
-            # gradients of all processes are averaged once, with the last part
-            waits = index < len(parts) - 1 and isinstance(self.net_g, DistributedDataParallel)
-            with self.net_g.no_sync() if waits else nullcontext():
-                with self.autocast('train'):
-                    losses = losses_of(lq, gt)
-                share = len(gt) / len(self.gt)
-                (sum(losses.values()) * share).backward()
-            for name, loss in losses.items():
-                totals[name] = totals.get(name, 0) + loss.detach() * share
-        if self._ema_waits and net_g.is_initialized():
-            self.model_ema(0)
-            self._ema_waits = False
-        parameters = self.optimizer_g.param_groups[0]['params']
-        if self.grad_clip_value:
-            torch.nn.utils.clip_grad_value_(parameters, self.grad_clip_value)
-        if self.grad_clip_norm:
-            torch.nn.utils.clip_grad_norm_(parameters, self.grad_clip_norm)
-        self.optimizer_g.step()
-        return totals
 
     def autocast(self, block):
         """Mixed precision where `amp` in the block ('train' or 'val') asks for it; the flow itself stays float32."""
@@ -233,7 +241,16 @@ class HCFlowModel(SRModel):
         return OrderedDict(loss_dict)
 
     def get_current_log(self):
-        return OrderedDict((name, float(value)) for name, value in self.log_dict.items())
+        log = OrderedDict((name, float(value)) for name, value in self.log_dict.items())
+        if self.guard.total > 0:
+            log['l_nonfinite'] = float(self.guard.total)
+        log['condition_1x1'] = largest_condition_number(self.get_bare_model(self.net_g))
+        if log['condition_1x1'] > MAX_CONDITION and not self.matrices_warned:
+            self.matrices_warned = True
+            get_root_logger().warning(
+                f'The condition number of a 1x1 matrix has reached {log["condition_1x1"]:.3g}: inverses lose '
+                'precision and may explode soon. Lower train.optim_g.lr, or set train.grad_clip_norm.')
+        return log
 
     def model_ema(self, decay=0.999):
         super().model_ema(decay)
@@ -283,70 +300,15 @@ class HCFlowModel(SRModel):
         validate(self, dataloader, current_iter, tb_logger, save_img)
         self.net_g.train(self.is_train)
 
-    # ---- saving and loading ----
-
-    def load_network(self, net, load_path, strict=True, param_key='params'):
-        """Load our own checkpoints, BasicSR's of other networks, and the released ones of HCFlow, all by name."""
-        net = self.get_bare_model(net)
-        state_dict, found_key = checkpoints.read_network_weights(load_path, param_key)
-        logger = get_root_logger()
-        key = 'bare state dict' if found_key is None else f'param key: [{found_key}]'
-        logger.info(f'Loading {type(net).__name__} model from {load_path}, with {key}.')
-        checkpoints.check_task(net, state_dict, load_path)
-        if strict:
-            checkpoints.check_names_and_shapes(net, state_dict, load_path)
-        else:
-            self._print_different_keys_loading(net, state_dict, strict)
-        net.load_state_dict(state_dict, strict=strict)
-
     def save(self, epoch, current_iter):
-        """Networks first, the state that needs them last."""
-        nets, keys = [self.net_g], ['params']
-        if hasattr(self, 'net_g_ema'):
-            nets, keys = [self.net_g, self.net_g_ema], ['params', 'params_ema']
-        self.save_network(nets, 'net_g', current_iter, param_key=keys)
-        if getattr(self, 'adversary', None):
-            self.save_network(self.net_d, 'net_d', current_iter)
-        self.save_training_state(epoch, current_iter)
+        super().save(epoch, current_iter)
         if current_iter == -1:  # BasicSR's sign for the end of training: the validations that follow are the last
             self.report = Report(self.opt, final=True)
             self._warn_if_short()
 
     def _warn_if_short(self):
         """BasicSR counts epochs by rounding up but drops incomplete batches, so small datasets end runs early."""
-        last, total = getattr(self, 'last_iter', 0), int(self.opt['train']['total_iter'])
+        last, total = self.last_iter, int(self.opt['train']['total_iter'])
         if 0 < last < total:
             get_root_logger().warning(f'Training ended at iteration {last} of {total}: the dataset is no multiple of '
                                       'the batch. Raise datasets.train.dataset_enlarge_ratio.')
-
-    @master_only
-    def save_network(self, net, net_label, current_iter, param_key='params'):
-        nets, keys = (net, param_key) if isinstance(net, list) else ([net], [param_key])
-        weights = {key: {name: value.detach().cpu() for name, value in self.get_bare_model(n).state_dict().items()}
-                   for n, key in zip(nets, keys, strict=True)}
-        network = self.get_bare_model(nets[0])
-        if isinstance(network, HCFlowNet):  # so that the file alone rebuilds it
-            weights.update(network_g={'type': 'HCFlowNet', **network.arguments},
-                           iter=getattr(self, 'last_iter', 0) if current_iter == -1 else current_iter)
-        name = 'latest' if current_iter == -1 else current_iter
-        checkpoints.atomic_save(weights, f'{self.opt["path"]["models"]}/{net_label}_{name}.pth')
-
-    @master_only
-    def save_training_state(self, epoch, current_iter):
-        if current_iter == -1:
-            return
-        state = {
-            'epoch': epoch,
-            'iter': current_iter,
-            'optimizers': [optimizer.state_dict() for optimizer in self.optimizers],
-            'schedulers': [scheduler.state_dict() for scheduler in self.schedulers],
-            'best_metric_results': getattr(self, 'best_metric_results', {}),
-            'random_states': checkpoints.random_states(),
-        }
-        checkpoints.atomic_save(state, f'{self.opt["path"]["training_states"]}/{current_iter}.state')
-
-    def resume_training(self, resume_state):
-        BaseModel.resume_training(self, resume_state)
-        self.best_metric_results = resume_state.get('best_metric_results', {})
-        if 'random_states' in resume_state:
-            checkpoints.set_random_states(resume_state['random_states'])

@@ -10,7 +10,8 @@ from hcflow_arch.hcflow_arch import SCALES, TASKS
 from hcflow_arch.image_checks import check_temperature
 
 from . import option_schema
-from .option_rules import check_block, check_component, check_type, did_you_mean, require
+from .dataset_check import FLAT_DATASETS
+from .option_rules import check_block, check_component, check_file_name, check_type, did_you_mean, require
 
 GAN_TYPES = ('vanilla', 'lsgan', 'wgan', 'wgan_softplus', 'hinge')
 LOSSES_OF_OTHER_TASK = {'sr': ('lq_opt', 'latent_opt'), 'rescaling': ('nll_opt',)}
@@ -22,6 +23,9 @@ def check_hcflow_options(opt: dict) -> None:
     """Check network, paths, validation and, in training, losses, optimizers and schedule of an HCFlow model."""
     task = MODEL_REGISTRY.get(opt['model_type']).task
     _check_network(opt)
+    for phase, dataset in opt['datasets'].items():
+        if dataset['type'] in FLAT_DATASETS:
+            check_block(f'datasets.{phase}', dataset, option_schema.DATASET, option_schema.DATASET_OF_BASICSR)
     check_block('path', opt['path'], option_schema.PATH, option_schema.PATHS_OF_BASICSR)
     if opt.get('val') is not None:
         check_block('val', opt['val'], option_schema.VAL)
@@ -65,6 +69,8 @@ def _drop_empty(block):
 
 
 def _check_validation(val):
+    if 'suffix' in val:
+        check_file_name('val.suffix', val['suffix'])
     for temperature in val.get('temperatures', []):
         check_temperature('a value of val.temperatures', temperature)
     metrics = val.get('metrics', {})
@@ -110,7 +116,7 @@ def _check_optimizer(name, block):
     allowed = set(inspect.signature(torch.optim.Adam).parameters) - {'params'} | {'type'}
     _check_names(name, block, allowed)
     require(name, block, ('lr',), allowed)
-    for key in ('lr', 'weight_decay'):
+    for key in ('lr', 'weight_decay', 'eps'):
         if block.get(key) is not None:
             check_type(f'{name}.{key}', block[key], (int, float), 'write small numbers as !!float 2.5e-4')
             if block[key] < 0:
@@ -128,11 +134,16 @@ def _check_scheduler(block):
     if block.get('type') not in SCHEDULERS:
         raise InputError(f"'{name}.type' is {block.get('type')!r}{did_you_mean(block.get('type'), SCHEDULERS)}; "
                          f'BasicSR offers {", ".join(SCHEDULERS)}.')
-    _check_names(name, block, set(inspect.signature(SCHEDULERS[block['type']]).parameters) - {'optimizer'} | {'type'})
+    parameters = dict(inspect.signature(SCHEDULERS[block['type']]).parameters)
+    del parameters['optimizer']
+    _check_names(name, block, {*parameters, 'type'})
+    require(name, block, [key for key, value in parameters.items() if value.default is value.empty], parameters)
     for key in ('milestones', 'restarts', 'restart_weights', 'periods'):
         if key in block:
             check_type(f'{name}.{key}', block[key], (list, tuple))
-    for key in ('gamma', 'eta_min'):
+            for number in block[key]:
+                check_type(f'{name}.{key}', number, (int, float), 'in a list')
+    for key in ('gamma', 'eta_min', 'last_epoch'):
         if key in block:
             check_type(f'{name}.{key}', block[key], (int, float))
 

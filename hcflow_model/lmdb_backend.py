@@ -7,7 +7,7 @@ from basicsr.utils.file_client import BaseStorageBackend, FileClient
 
 from hcflow_arch import InputError
 
-_opened = {}  # {real path: (process id, environment)}
+_opened = {}  # {real path: (process id and file as they were, environment)}
 
 
 def open_lmdb(path: str | os.PathLike) -> lmdb.Environment:
@@ -22,12 +22,15 @@ def open_lmdb(path: str | os.PathLike) -> lmdb.Environment:
         InputError: No LMDB, or a truncated one. Reading that would end the process without a word (SIGBUS).
     """
     key = os.path.realpath(path)
-    process, environment = _opened.get(key, (None, None))
-    if process == os.getpid():
-        return environment
-    if environment is not None:  # the parent's: this worker must have its own
-        environment.close()
-        del _opened[key]
+    try:
+        file = (Path(key) / 'data.mdb').stat()
+    except OSError as error:
+        raise InputError(f'LMDB {path} has no data.mdb ({error.strerror}); give the folder that holds it.') from error
+    opener = os.getpid(), file.st_ino, file.st_size, file.st_mtime_ns
+    if key in _opened:
+        if _opened[key][0] == opener:
+            return _opened[key][1]
+        _opened.pop(key)[1].close()  # the parent's, where this worker must have its own; or of a file since replaced
     try:
         environment = lmdb.open(key, readonly=True, lock=False, readahead=False)
         needed = (environment.info()['last_pgno'] + 1) * environment.stat()['psize']
@@ -35,11 +38,11 @@ def open_lmdb(path: str | os.PathLike) -> lmdb.Environment:
         reason = str(error).removeprefix(f'{key}: ')
         raise InputError(f'LMDB {path} cannot be opened ({reason}): its data.mdb is broken or none. Copy or make it '
                          'again.') from error
-    size = (Path(key) / 'data.mdb').stat().st_size
-    if size < needed:
+    if file.st_size < needed:
         environment.close()
-        raise InputError(f'LMDB {path} is truncated: its data.mdb has {size} bytes of {needed}. Copy or make it again.')
-    _opened[key] = os.getpid(), environment
+        raise InputError(f'LMDB {path} is truncated: its data.mdb has {file.st_size} bytes of {needed}. Copy or make '
+                         'it again.')
+    _opened[key] = opener, environment
     return environment
 
 
@@ -78,6 +81,4 @@ class LmdbBackend(BaseStorageBackend):
         raise NotImplementedError
 
 
-def repair_lmdb() -> None:
-    """Have BasicSR's FileClient use this backend."""
-    FileClient._backends['lmdb'] = LmdbBackend
+FileClient._backends['lmdb'] = LmdbBackend  # for all datasets: they share what one of them opened

@@ -1,4 +1,5 @@
 """Option files are checked before anything is made: every mistake is one error that names the key and the way out."""
+import importlib.util
 import re
 from pathlib import Path
 
@@ -11,7 +12,19 @@ from . import option_schema
 from .dataset_check import check_dataset
 from .hcflow_model import HCFlowModel
 from .hcflow_option_check import check_hcflow_options
-from .option_rules import check_block, check_component, check_registered, check_type, did_you_mean, require
+from .option_rules import (
+    check_block,
+    check_component,
+    check_file_name,
+    check_registered,
+    check_type,
+    check_value,
+    did_you_mean,
+    require,
+)
+
+NOT_PATHS = ('ignore_resume_networks',)
+MAX_SEED = 2 ** 31  # numpy takes 2 ** 32; every process and worker adds its number
 
 
 def check_structure(opt: dict, is_train: bool) -> None:
@@ -21,11 +34,19 @@ def check_structure(opt: dict, is_train: bool) -> None:
     for key in (*blocks, 'val', 'logger', 'dist_params'):
         if opt.get(key) is not None:
             check_type(key, opt[key], (dict,))
-    if opt.get('manual_seed') is not None:
-        check_type('manual_seed', opt['manual_seed'], (int,))
+    check_file_name('name', opt['name'])
+    for key, value in opt['path'].items():
+        if value is not None and key not in NOT_PATHS and not key.startswith('strict_load'):
+            check_type(f'path.{key}', value, (str,))
+    seed = opt.get('manual_seed')
+    if seed is not None:
+        check_type('manual_seed', seed, (int,))
+        if not 0 <= seed <= MAX_SEED:
+            raise InputError(f"'manual_seed' is {seed}; it must be a whole number from 0 to {MAX_SEED}.")
     if is_train:
         require('logger', opt['logger'], ('print_freq', 'save_checkpoint_freq', 'use_tb_logger'), option_schema.LOGGER)
         check_block('logger', opt['logger'], option_schema.LOGGER)
+        _check_wandb(opt['logger'])
         require('datasets', opt['datasets'], ('train',), ('val',))
         if opt.get('val') is not None:
             require('val', opt['val'], ('val_freq',), option_schema.VAL)
@@ -40,6 +61,16 @@ def check_structure(opt: dict, is_train: bool) -> None:
                          'set num_gpu: auto to use what is there.')
 
 
+def _check_wandb(logger):
+    if not (logger.get('wandb') or {}).get('project'):
+        return
+    if importlib.util.find_spec('wandb') is None:
+        raise InputError("'logger.wandb.project' asks for Weights and Biases, which is not installed; pip install "
+                         'wandb, or set it to ~.')
+    if logger['use_tb_logger'] is not True:
+        raise InputError("'logger.wandb.project' needs use_tb_logger: true, through which BasicSR logs to it.")
+
+
 def _check_phases(datasets, phases):
     names = []
     for phase, dataset in datasets.items():
@@ -48,6 +79,9 @@ def _check_phases(datasets, phases):
                              f'_2 and so on for more{did_you_mean(phase, phases)}.')
         check_type(f'datasets.{phase}', dataset, (dict,))
         require(f'datasets.{phase}', dataset, ('name', 'type'))
+        for key in [key for key in option_schema.DATASET if dataset.get(key) is not None]:
+            check_value(f'datasets.{phase}.{key}', dataset[key], option_schema.DATASET[key])
+        check_file_name(f'datasets.{phase}.name', dataset['name'])
         if dataset['name'] in names:
             raise InputError(f"'datasets.{phase}.name' is {dataset['name']!r} like that of another; results are "
                              'told apart by name, so give each its own.')

@@ -9,6 +9,8 @@ from hcflow_arch import InputError
 
 from .option_schema import Option
 
+METRIC_INPUTS = ('img', 'img2', 'lq', 'net', 'scale', 'samples')  # what validation hands to a metric
+MAX_NAME_BYTES = 150  # file systems take 255, of which BasicSR adds up to 50 (log, archive)
 TYPE_NAMES = {dict: 'a block', int: 'a whole number', float: 'a number', str: 'text', list: 'a list',
               bool: 'true or false', tuple: 'a list'}
 
@@ -23,6 +25,8 @@ def require(name: str, block: dict, keys: Iterable[str], known: Iterable[str] = 
     """Refuse a block without one of the keys. A key that nobody knows may be its misspelling."""
     for key in keys:
         if block.get(key) is None:
+            if key in block:
+                raise InputError(f"{name} has no '{key}': it stands there empty.")
             strange = [other for other in block if other not in known]
             raise InputError(f"{name} has no '{key}'{did_you_mean(key, strange)}.")
 
@@ -34,6 +38,15 @@ def check_type(name: str, value: object, types: tuple[type, ...], meaning: str =
         raise InputError(f"'{name}' is {value!r}; it must be {allowed}{f' ({meaning})' if meaning else ''}.")
 
 
+def check_file_name(name: str, value: object) -> None:
+    """Refuse a name that is no name of a folder: BasicSR moves away whatever `experiments/NAME` turns out to be."""
+    check_type(name, value, (str,), 'put numbers and dates in quotes')
+    if not value.strip() or value in ('.', '..') or any(char in value for char in '/\\\0\n') or \
+            len(value.encode()) > MAX_NAME_BYTES:
+        raise InputError(f"'{name}' is {value!r}; files are called by it, so it must be a plain name without slashes, "
+                         f'of at most {MAX_NAME_BYTES} bytes.')
+
+
 def check_block(name: str, block: dict, schema: dict[str, Option], extra: Iterable[str] = ()) -> None:
     """Hold a block against its schema; ~ is allowed everywhere."""
     for key, value in block.items():
@@ -41,10 +54,16 @@ def check_block(name: str, block: dict, schema: dict[str, Option], extra: Iterab
             raise InputError(f"Unknown option '{name}.{key}'{did_you_mean(key, schema)}.")
         if value is None or key in extra:
             continue
-        option = schema[key]
-        check_type(f'{name}.{key}', value, option.types, option.meaning)
-        if option.minimum is not None and value < option.minimum:
-            raise InputError(f"'{name}.{key}' is {value!r}; it must be {option.minimum} or more ({option.meaning}).")
+        check_value(f'{name}.{key}', value, schema[key])
+
+
+def check_value(name: str, value: object, option: Option) -> None:
+    """Refuse a value that is of another type than its option, or out of its range."""
+    check_type(name, value, option.types, option.meaning)
+    if option.minimum is not None and value < option.minimum:
+        raise InputError(f"'{name}' is {value!r}; it must be {option.minimum} or more ({option.meaning}).")
+    if option.maximum is not None and value > option.maximum:
+        raise InputError(f"'{name}' is {value!r}; it must be {option.maximum} or less ({option.meaning}).")
 
 
 def is_registered(name: object, registry) -> bool:
@@ -77,3 +96,7 @@ def check_component(name: str, block: dict, registry, extra: Iterable[str] = ())
         if key != 'type' and value is not None and isinstance(default, (bool, int, float, str)):
             types = (int, float) if type(default) in (int, float) else (type(default),)
             check_type(f'{name}.{key}', value, types)
+    for key, parameter in parameters.items():
+        named = parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        if named and parameter.default is parameter.empty and key not in block and key not in METRIC_INPUTS:
+            raise InputError(f"'{name}' of type {block['type']} has no '{key}'; give it.")

@@ -12,14 +12,16 @@ class Option(NamedTuple):
         types: Types of its value.
         meaning: For messages and documentation.
         minimum: Smallest value, for numbers.
+        maximum: Largest value, for numbers.
     """
     types: tuple[type, ...]
     meaning: str
     minimum: float | None = None
+    maximum: float | None = None
 
 
 TRAIN = {
-    'ema_decay': Option(NUMBER, 'decay of the exponential moving average of weights; 0: none', 0),
+    'ema_decay': Option(NUMBER, 'decay of the exponential moving average of weights; 0: none', 0, 1),
     'optim_g': Option(BLOCK, 'optimizer of the flow, such as {type: Adam, lr: !!float 2.5e-4}'),
     'optim_d': Option(BLOCK, 'optimizer of the discriminator'),
     'scheduler': Option(BLOCK, "learning-rate schedule, BasicSR's"),
@@ -38,6 +40,7 @@ TRAIN = {
     'amp': Option((str,), 'bf16: mixed precision in feature nets and subnets; ~: off'),
     'grad_clip_value': Option(NUMBER, 'clip every gradient value of the flow to this; ~: off', 0),
     'grad_clip_norm': Option(NUMBER, 'then clip the norm over all parameters to this; ~: off', 0),
+    'max_nonfinite': Option((int,), 'stop after so many iterations in a row that were not finite (default 20)', 1),
 }
 
 VAL = {
@@ -73,3 +76,28 @@ LOGGER = {
     'use_tb_logger': Option((bool,), 'write tensorboard files to tb_logger/'),
     'wandb': Option(BLOCK, 'Weights and Biases: {project: …, resume_id: …}'),
 }
+
+DATASET = {
+    'name': Option((str,), 'how logs and results call it'),
+    'type': Option((str,), 'PairedImageDataset, SingleImageDataset, HROnlyDataset, or another registered dataset'),
+    'dataroot_gt': Option((str,), 'folder or LMDB of the HR images'),
+    'dataroot_lq': Option((str,), 'folder or LMDB of the LR images'),
+    'meta_info_file': Option((str,), 'file whose lines begin with the names of the images to use'),
+    'filename_tmpl': Option((str,), "name of an LR image, where {} is that of its HR image, such as '{}x4'"),
+    'io_backend': Option(BLOCK, '{type: disk} or {type: lmdb}'),
+    'gt_size': Option((int,), 'side of the HR patches', 1),
+    'use_hflip': Option((bool,), 'flip at random'),
+    'use_rot': Option((bool,), 'turn at random'),
+    'use_shuffle': Option((bool,), 'not used: BasicSR always shuffles'),
+    'color': Option((str,), 'y: luma alone'),
+    'mean': Option((list,), 'taken off the images'),
+    'std': Option((list,), 'by which they are divided'),
+    'num_worker_per_gpu': Option((int,), 'processes that load images', 0, 256),
+    'batch_size_per_gpu': Option((int,), 'images in a batch', 1),
+    'dataset_enlarge_ratio': Option(NUMBER, 'how often the images are repeated in an epoch', 0, 10_000),
+    'prefetch_mode': Option((str,), 'cpu, cuda or ~'),
+    'num_prefetch_queue': Option((int,), 'batches that wait, with prefetch_mode cpu', 1),
+    'pin_memory': Option((bool,), 'keep batches in pinned memory'),
+    'persistent_workers': Option((bool,), 'keep the processes from epoch to epoch'),
+}
+DATASET_OF_BASICSR = ('phase', 'scale')

@@ -10,6 +10,7 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from tqdm import tqdm
 
 from hcflow_arch import InputError
+from hcflow_arch.image_checks import check_image
 
 from .bicubic import bicubic_resize
 from .hcflow_metric import calculate_nll
@@ -125,9 +126,7 @@ def validate(model, dataloader, current_iter, tb_logger, save_img: bool) -> None
     _add_counts(collected, best)
     for results in collected:
         model.report.add(results)
-    if model.is_train:
-        _log_and_keep_best(model, dataset_name, best, current_iter, tb_logger)
-    together(model.opt, _finish, model, dataset_name, len(collected))
+    together(model.opt, _finish, model, dataset_name, len(collected), best, current_iter, tb_logger)
     if not model.is_train and model.report.is_complete():
         _fail_if_incomplete(model.report)
 
@@ -140,18 +139,21 @@ def _validate_share(model, dataloader, current_iter, save_img):
     collected = {}
     shown = val_opt.get('pbar', False) and opt['rank'] == 0
     pbar = tqdm(total=len(loader), unit='image', desc=dataset_name, disable=not shown)
-    for index, data, error in loader:
+    for index, data, fault in loader:
         name = loader.dataset.name(index) if data is None else image_name(
             {key: value[0] for key, value in data.items() if key.endswith('_path')})
         pbar.set_description(f'{dataset_name} {name}')
         collected[index] = results = ImageResults(dataset_name, name)
         try:
-            if error is not None:
-                results.problems.append(error)
+            if fault is not None:
+                results.problems.append(fault)
             else:
                 _validate_image(model, data, index, results, metrics, current_iter, save_img)
         except InputError as error:
             raise InputError(f'Dataset {dataset_name}, image {name}: {error}') from error
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            results.problems.append('it needs more memory than there is; set val.tile.')
         pbar.update()
     pbar.close()
     return collected
@@ -166,7 +168,10 @@ def _validate_image(model, data, index, results, metrics, current_iter, save_img
         model.feed_data(data)
         with torch.no_grad(), model.autocast('val'):
             case = model.prepare_case(drawing_net)
-    except InputError as error:  # too small, or sizes that do not belong together
+        for key in ('lq', 'gt'):
+            if case[key] is not None:
+                check_image(key, case[key], check_range=True)
+    except InputError as error:  # too small, sizes that do not belong together, pixels of float files
         results.problems.append(str(error))
         return
     lq, gt = case['lq'], case['gt']
@@ -226,19 +231,20 @@ def _draw_samples(model, net, lq, index, results):
         features = net.coarsest_features(lq)  # once for all samples
         for temperature in val_opt.get('temperatures', model.default_temperatures):
             num_samples = 1 if temperature == 0 else val_opt.get('num_samples', 1)  # at temperature 0 all are equal
-            drawn = [draw(net, lq, temperature, generator, features) for _ in range(num_samples)]
             label = temperature_label(temperature)
-            results.counts.append((label, {name: [int(getattr(counts, name)) for _, counts in drawn]
-                                           for name in DrawCounts._fields}))
-            rows[label] = {}
-            for number, (sample, counts) in enumerate(drawn, 1):
-                if not int(counts.nonfinite):
+            rows[label], seen = {}, {name: [] for name in DrawCounts._fields}
+            for number in range(1, num_samples + 1):
+                sample, counts = draw(net, lq, temperature, generator, features)
+                for name, values in seen.items():
+                    values.append(int(getattr(counts, name)))
+                if int(counts.nonfinite) == 0:
                     rows[label][number] = sample.cpu()
                     continue
                 results.problems.append(
                     f'sample {number} at temperature {temperature:g} has {int(counts.nonfinite)} of '
                     f'{sample.shape[2] * sample.shape[3]} pixels that are not finite, after {int(counts.redraws) + 1} '
                     'draws; it is neither saved nor measured.')
+            results.counts.append((label, seen))
     return rows
 
 
@@ -252,8 +258,10 @@ def _add_counts(collected, best):
                     results.add(label, name, counts[name])
 
 
-def _finish(model, dataset_name, num_images):
-    """Say what was left out and write the report, on rank 0 alone."""
+def _finish(model, dataset_name, num_images, best, current_iter, tb_logger):
+    """Keep the best values; say what was left out and write the report, on rank 0 alone."""
+    if model.is_train:
+        _log_and_keep_best(model, dataset_name, best, current_iter, tb_logger)
     if model.opt['rank'] != 0:
         return
     problems = model.report.problems[dataset_name]

@@ -1,4 +1,8 @@
 import hcflow_arch  # noqa: F401  isort: skip  (first: makes `import basicsr` work)
+import logging
+import os
+import sys
+
 import pytest
 import torch
 
@@ -20,3 +24,24 @@ def seed():
 def far_pixels_pass(monkeypatch):
     """Untrained networks give pixels far out of [0, 1], which validation counts; here they are not the subject."""
     monkeypatch.setattr('hcflow_model.sampling.FAR', float('inf'))
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Run `basicsr ARGUMENTS` in an empty folder. Returns exit code, output and error output."""
+    import basicsr.test
+    import basicsr.train
+
+    from hcflow_model import cli
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', ['pytest'])
+    monkeypatch.setattr('basicsr.utils.logger.initialized_logger', {})  # else it writes to an older error output
+    monkeypatch.setattr(logging.getLogger('basicsr'), 'handlers', [])
+    monkeypatch.setattr(basicsr.train, 'parse_options', basicsr.utils.options.parse_options)
+    monkeypatch.setattr(basicsr.test, 'parse_options', basicsr.utils.options.parse_options)
+    monkeypatch.setattr(os, 'environ', os.environ.copy())  # the command sets PyTorch's switch for safe loading
+
+    def run(*argv):
+        code = cli.main(list(argv))
+        return (code, *capsys.readouterr())
+    return run

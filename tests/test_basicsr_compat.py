@@ -3,14 +3,12 @@ import sys
 from collections import OrderedDict
 
 import pytest
-import torch
 import yaml
 from helpers import demo_options
 
 from hcflow_arch import InputError, basicsr_compat
-from hcflow_arch.basicsr_compat import apply_force_yml, load_resume_state, read_option_file, safe_ordered_yaml
-
-STATE = {'epoch': 0, 'iter': 5, 'optimizers': [], 'schedulers': []}
+from hcflow_arch.basicsr_compat import apply_force_yml, read_option_file, safe_ordered_yaml
+from hcflow_arch.resume_state import load_resume_state
 
 
 def test_import_of_basicsr_is_repaired_by_ours():
@@ -105,57 +103,3 @@ def test_force_yml_takes_nothing_else(entry):
     with pytest.raises(InputError, match='--force_yml') as caught:
         apply_force_yml([entry], OPT)
     assert '\n' not in str(caught.value)
-
-
-# ---- resuming ----
-
-def resume(tmp_path, auto_resume=False, resume_state=None):
-    opt = {'auto_resume': auto_resume, 'network_g': {}, 'network_d': {},
-           'path': {'training_states': str(tmp_path / 'states'), 'models': str(tmp_path / 'models'),
-                    'resume_state': resume_state, 'param_key_g': 'params_ema'}}
-    return load_resume_state(opt), opt['path']
-
-
-def save_states(tmp_path, *iters):
-    (tmp_path / 'states').mkdir()
-    for number in iters:
-        torch.save({**STATE, 'iter': number}, tmp_path / 'states' / f'{number}.state')
-
-
-def test_named_state_is_loaded_without_a_gpu(tmp_path):
-    save_states(tmp_path, 5)
-    state, path = resume(tmp_path, resume_state=str(tmp_path / 'states' / '5.state'))
-    assert state == STATE
-    assert path['pretrain_network_g'] == str(tmp_path / 'models' / 'net_g_5.pth')
-    assert path['pretrain_network_d'] == str(tmp_path / 'models' / 'net_d_5.pth')
-    assert path['param_key_g'] == 'params'
-
-
-def test_auto_resume_takes_the_newest_state(tmp_path):
-    save_states(tmp_path, 5, 10, 9)  # 9 > 10 as text
-    (tmp_path / 'states' / 'mine.state').write_bytes(b'')
-    (tmp_path / 'states' / '11.state.part').write_bytes(b'')
-    (tmp_path / 'states' / '.12.state.part345').write_bytes(b'')
-    state, path = resume(tmp_path, auto_resume=True)
-    assert state['iter'] == 10 and path['resume_state'].endswith('10.state')
-
-
-def test_nothing_to_resume(tmp_path):
-    assert resume(tmp_path)[0] is None
-    assert resume(tmp_path, auto_resume=True)[0] is None
-    save_states(tmp_path)
-    assert resume(tmp_path, auto_resume=True)[0] is None
-
-
-@pytest.mark.parametrize(('content', 'message'), [
-    ({'params': {}}, 'is not a training state of BasicSR: iter, epoch, optimizers, schedulers is missing'),
-    ({**STATE, 'bad': yaml.Loader}, 'not a safe checkpoint'), ([1], 'holds a list')])
-def test_files_that_are_no_state(content, message, tmp_path):
-    torch.save(content, tmp_path / 'a.state')
-    with pytest.raises(InputError, match=message):
-        resume(tmp_path, resume_state=str(tmp_path / 'a.state'))
-
-
-def test_state_that_is_not_there(tmp_path):
-    with pytest.raises(InputError, match=r'none\.state does not exist'):
-        resume(tmp_path, resume_state=str(tmp_path / 'none.state'))

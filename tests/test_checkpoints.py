@@ -21,7 +21,8 @@ from helpers import (
     weights_of,
 )
 
-from hcflow_arch import HCFlowNet, InputError, basicsr_compat
+from hcflow_arch import HCFlowNet, InputError
+from hcflow_arch.resume_state import load_resume_state
 from hcflow_arch.safe_load import load_file
 from hcflow_model import HCFlowModel, checkpoints
 
@@ -260,7 +261,7 @@ def test_resumed_training_equals_training_without_a_break(tmp_path):
     opt = cpu_options(tmp_path, SMALL, losses, ema_decay=0.9)
     opt.update(network_d=dict(NET_D), auto_resume=True)
     opt['path']['resume_state'] = None
-    state = basicsr_compat.load_resume_state(opt)
+    state = load_resume_state(opt)
     torch.manual_seed(5)  # another process has another state
     resumed = HCFlowModel(opt)
     resumed.resume_training(state)

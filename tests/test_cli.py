@@ -1,7 +1,5 @@
 """The `basicsr` command in this process, up to BasicSR's pipelines; test_end_to_end.py runs the installed one."""
-import logging
 import os
-import sys
 from importlib import metadata
 from types import SimpleNamespace
 
@@ -16,22 +14,6 @@ from helpers import REMOVED, SMALL, demo_options, small_net
 from hcflow_model import cli
 
 SMALL_NET = {f'network_g.{key}': value for key, value in SMALL.items()}
-
-
-@pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """Run `basicsr ARGUMENTS` in an empty folder. Returns exit code, output and error output."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, 'argv', ['pytest'])
-    monkeypatch.setattr('basicsr.utils.logger.initialized_logger', {})  # else it writes to an older error output
-    monkeypatch.setattr(logging.getLogger('basicsr'), 'handlers', [])
-    monkeypatch.setattr(basicsr.train, 'parse_options', basicsr.utils.options.parse_options)
-    monkeypatch.setattr(basicsr.test, 'parse_options', basicsr.utils.options.parse_options)
-
-    def run(*argv):
-        code = cli.main(list(argv))
-        return (code, *capsys.readouterr())
-    return run
 
 
 @pytest.fixture

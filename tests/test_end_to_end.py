@@ -116,7 +116,7 @@ def test_resume_and_test(workspace, hcflow_log):
     assert losses_of(log)[6]['l_g_nll'] < losses_of(hcflow_log)[1]['l_g_nll']
     assert workspace.files('experiments/hcflow/training_states') == {'2.state', '4.state', '6.state'}
     best = [workspace.load(f'experiments/hcflow/training_states/{i}.state')['best_metric_results'] for i in (4, 6)]
-    assert best[0]['held_out']['nll']['iter'] == 2  # saved before the validation of its own iteration
+    assert best[0]['held_out']['nll']['iter'] == 4  # the validation of its own iteration is in it
     assert best[1]['held_out']['nll']['val'] <= best[0]['held_out']['nll']['val']
 
     checkpoint = workspace.folder / 'experiments' / 'hcflow' / 'models' / 'net_g_6.pth'

@@ -5,9 +5,10 @@ import pytest
 import torch
 from basicsr.data import build_dataset
 from helpers import Images
+from PIL import Image
 
 from hcflow_arch import InputError
-from hcflow_model.images_of_rank import image_name, images_of_rank
+from hcflow_model.images_of_rank import check_cropped_pair, image_name, images_of_rank
 
 NAMES = ('a', 'b', 'c', 'd', 'e')
 
@@ -44,6 +45,29 @@ def test_ranks_have_every_image_once_and_go_on(world_size, num_workers, dataset,
                 assert error is None and batch['lq_path'] == wanted[index]['lq_path']
                 assert all(torch.equal(batch[key], wanted[index][key]) for key in ('lq', 'gt'))
     assert seen == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize(('size', 'fits'), [((16, 20), True), ((17, 22), True), ((39, 43), True), ((40, 20), False),
+                                            ((16, 44), False), ((64, 80), False), ((20, 16), True), ((80, 64), False)])
+def test_hr_files_that_were_cropped(size, fits, dataset, tmp_path):
+    cv2.imwrite(str(tmp_path / 'gt' / 'c.png'), np.zeros((*size, 3), np.uint8))
+    share = images_of_rank(torch.utils.data.DataLoader(dataset))
+    (_, batch, error), = (item for item in share if share.dataset.name(item[0]) == 'c')
+    assert (error is None) == fits == (batch is not None)
+    if not fits:
+        assert error.startswith(f'gt is {size[0]}x{size[1]} and lq 4x5; at scale 4 this LR image belongs to an HR image'
+                                ' of 16x20.')
+
+
+def test_turned_by_exif(dataset, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / 'gt.jpg'
+    Image.fromarray(np.zeros((80, 16, 3), np.uint8)).save(path, exif=exif)
+    assert cv2.imread(str(path)).shape == (16, 80, 3)
+    check_cropped_pair({'lq': torch.zeros(3, 4, 20), 'gt': None, 'gt_path': str(path)}, 4)
+    with pytest.raises(InputError, match='gt is 16x80 and lq 20x4'):
+        check_cropped_pair({'lq': torch.zeros(3, 20, 4), 'gt': None, 'gt_path': str(path)}, 4)
 
 
 def test_images_of_other_ranks_are_not_read():

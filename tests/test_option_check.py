@@ -152,6 +152,10 @@ BAD = [
     ({'val.metrics': ['psnr']}, "'val.metrics' is .*; it must be a block"),
     # datasets (their files: test_dataset_check.py)
     ({'datasets.train.type': 'PairedDataset'}, "'datasets.train.type' .*did you mean 'PairedImageDataset'"),
+    ({'datasets.train.dataroot_gt': 5}, "'datasets.train.dataroot_gt' is 5; it must be text"),
+    ({'datasets.train.gt_size': 0}, "'datasets.train.gt_size' is 0; it must be 1 or more"),
+    ({'datasets.train.gt_size': 16.}, "'datasets.train.gt_size' is 16.0; it must be a whole number"),
+    ({'datasets.train.gt_size': '16'}, "'datasets.train.gt_size' is '16'; it must be a whole number"),
     ({'datasets.val.io_backend': 'disk'}, "'datasets.val.io_backend' is 'disk'; it must be a block"),
 ]
 

@@ -1,19 +1,25 @@
 """Two gloo processes that validate together leave what one process leaves, and fail together."""
 import csv
 import json
+import os
 import re
+import shutil
+import socket
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from helpers import NLL_OPT, SMALL, Images, cpu_options, perturb, random_image
+import yaml
+from helpers import DATA, NLL_OPT, SMALL, Images, cpu_options, demo_options, perturb, random_image
 
 from hcflow_arch import InputError
-from hcflow_model import HCFlowModel
+from hcflow_model import HCFlowModel, cli
 from hcflow_model.ranks import together
 from hcflow_model.report import Report
 
+PSNR = {'type': 'calculate_psnr', 'crop_border': 0}
 BROKEN = 1  # image that cannot be read in the last case
 
 
@@ -38,9 +44,7 @@ def pairs(count):
 def work(rank, world_size, root):
     """Validate and test sets of several sizes; leave what every rank knows in root/RANK.json."""
     torch.set_num_threads(1)
-    if world_size > 1:
-        dist.init_process_group('gloo', init_method=f'file://{root}/store', rank=rank, world_size=world_size)
-    known = {}
+    known = {'code': command(rank, world_size, root)}  # leaves the processes connected
     for case, images in {'three': pairs(3), 'one': pairs(1), 'broken': [*pairs(BROKEN), None, *pairs(1)]}.items():
         for is_train in (True, False):
             name = f'{case}_{"train" if is_train else "test"}'
@@ -61,11 +65,40 @@ def work(rank, world_size, root):
         dist.destroy_process_group()
 
 
+def command(rank, world_size, root):
+    """`basicsr test` on the bundled pictures, of which one is broken. Returns its exit code."""
+    os.chdir(root)
+    if world_size > 1:
+        os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), MASTER_ADDR='127.0.0.1',
+                          MASTER_PORT=(root / 'port').read_text())
+    flags = ['--launcher', 'pytorch'] if world_size > 1 else []
+    return cli.main(['test', '-opt', 'opt.yml', *flags])
+
+
+def prepare(root):
+    """What :func:`command` needs."""
+    shutil.copytree(DATA / 'val_gt', root / 'gt')
+    shutil.copytree(DATA / 'val_lq_x4', root / 'lq')
+    (root / 'lq' / 'rocket.png').write_bytes(b'')
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        (root / 'port').write_text(str(free.getsockname()[1]))
+    dataset = {'name': 'set', 'type': 'PairedImageDataset', 'dataroot_gt': 'gt', 'dataroot_lq': 'lq',
+               'io_backend': {'type': 'disk'}}
+    opt = demo_options({
+        **{f'network_g.{key}': value for key, value in SMALL.items()}, 'name': 'command', 'num_gpu': 0,
+        'datasets': {'test_1': dataset}, 'val': {
+            'save_img': True, 'temperatures': [0, 0.8], 'seed': 0, 'sheets': 2, 'metrics': {'psnr': PSNR}}})
+    for block in ('train', 'logger'):
+        del opt[block]
+    (root / 'opt.yml').write_text(yaml.safe_dump(opt))
+
+
 def make_model(root, is_train, rank, world_size):
     opt = cpu_options(root, SMALL, {**NLL_OPT})
     opt.update(dist=world_size > 1, rank=rank, world_size=world_size, is_train=is_train)
     opt['val'].update(seed=3, num_samples=2, temperatures=[0, 0.8], sheets=2, bicubic=True, metrics={
-        'psnr': {'type': 'calculate_psnr', 'crop_border': 0}, 'diversity': {'type': 'calculate_diversity'}})
+        'psnr': PSNR, 'diversity': {'type': 'calculate_diversity'}})
     opt['path']['results_root'] = str(root / 'results')
     opt['datasets'] = {'val': {'name': 'set'}}
     torch.manual_seed(0)
@@ -94,10 +127,8 @@ def roots(tmp_path_factory):
     folders = []
     for world_size in (1, 2):
         root = tmp_path_factory.mktemp(f'processes{world_size}')
-        if world_size == 1:
-            work(0, 1, root)
-        else:
-            mp.spawn(work, (world_size, root), nprocs=world_size)
+        prepare(root)
+        mp.spawn(work, (world_size, root), nprocs=world_size)
         folders.append(root)
     return folders
 
@@ -106,9 +137,9 @@ def known_by(root, rank=0):
     return json.loads((root / f'{rank}.json').read_text())
 
 
-def values_of(root, name):
-    """({row without figures}, figures) of metrics.csv, in order."""
-    with open(root / name / 'results' / 'metrics.csv', newline='') as file:
+def values_of(folder):
+    """([row without figures], figures) of metrics.csv, in order."""
+    with open(folder / 'metrics.csv', newline='') as file:
         rows = list(csv.DictReader(file))
     return ([(row['image'], row['temperature'], row['metric'], row['num_samples']) for row in rows],
             [float(row[key]) for row in rows for key in ('mean', 'std')])
@@ -117,12 +148,13 @@ def values_of(root, name):
 CASES = [f'{case}_{kind}' for case in ('three', 'one', 'broken') for kind in ('train', 'test')]
 
 
-@pytest.mark.parametrize('name', CASES)
-def test_files_are_those_of_one_process(name, roots):
-    (rows_one, values_one), (rows_two, values_two) = (values_of(root, name) for root in roots)
+@pytest.mark.parametrize('folder', ['results/command', *(f'{case}/results' for case in CASES)])
+def test_files_are_those_of_one_process(folder, roots):
+    name = Path(folder).parts[0]
+    (rows_one, values_one), (rows_two, values_two) = (values_of(root / folder) for root in roots)
     assert rows_one == rows_two and len(rows_one) > 5
     assert values_two == pytest.approx(values_one, rel=1e-6, abs=1e-6)
-    one, two = (json.loads((root / name / 'results' / 'metrics.json').read_text()) for root in roots)
+    one, two = (json.loads((root / folder / 'metrics.json').read_text()) for root in roots)
     assert {**one, 'averages': 0, 'checkpoint': 0} == {**two, 'averages': 0, 'checkpoint': 0}
     for label, averages in one['averages']['set'].items():
         assert two['averages']['set'][label] == pytest.approx(averages, rel=1e-6)
@@ -152,6 +184,18 @@ def test_what_is_left_out(roots):
         assert re.match(r'1 image\(s\) left out or measured in part \(1 in set\)', known['broken_test']['error'])
         content = json.loads((root / 'broken_test' / 'results' / 'metrics.json').read_text())
         assert content['problems'] == {'set': {f'item {BROKEN}': [f'/data/image{BROKEN}.png is broken.']}}
+
+
+def test_the_command(roots):
+    assert [known_by(roots[0])['code'], *(known_by(roots[1], rank)['code'] for rank in (0, 1))] == [1, 1, 1]
+    for root in roots:
+        rows, _ = values_of(root / 'results' / 'command')
+        assert {image for image, *_ in rows} == {'cat', 'tower'}
+        assert sorted(path.name for path in (root / 'results' / 'command').rglob('*.png')) == [
+            f'{image}_{what}.png' for image in ('cat', 'tower') for what in ('sheet', 't0.8_1', 't0_1')
+            if (image, what) != ('tower', 'sheet')]
+        log, = (root / 'results' / 'command').glob('*.log')
+        assert log.read_text().count('Results of command') == 1
 
 
 def test_an_error_of_one_rank_is_an_error_of_all(roots):

@@ -1,0 +1,92 @@
+"""Which training state a run goes on from: BasicSR's `load_resume_state`, for any device and for broken files."""
+import sys
+from pathlib import Path
+
+from .errors import InputError
+from .safe_load import load_file
+
+
+def load_resume_state(opt: dict) -> dict | None:
+    """In place of BasicSR's (train.py), which asks CUDA for its device before it looks whether there is one, and takes
+    the newest state whether it can be read or not.
+
+    With `auto_resume` the newest state counts that can be read together with the networks it needs; newer ones are set
+    aside as `N.state.unusable` with one warning. States are loaded onto the CPU; optimizers move theirs to where the
+    parameters are.
+
+    Raises:
+        InputError: The state that is asked for cannot be used, or there are states but none that can; processes see
+            different states.
+    """
+    from basicsr.utils import check_resume
+    path = opt['path'].get('resume_state')
+    if opt['auto_resume']:
+        state, found = _newest_usable(opt)
+        _check_processes_agree(opt, -1 if state is None else state['iter'])
+        if state is not None:
+            path = opt['path']['resume_state'] = str(found)
+    else:
+        state = None
+    if not path:
+        return None
+    if state is None:
+        state = _read_state(path)
+    check_resume(opt, state['iter'])
+    return state
+
+
+def _newest_usable(opt):
+    """(state, path) of the newest state that loads with its networks; (None, None) where there is no state at all."""
+    folder = Path(opt['path']['training_states'])
+    paths = sorted((path for path in folder.glob('*.state') if path.stem.isdigit()), key=lambda path: -int(path.stem))
+    problems = []
+    for path in paths:
+        try:
+            state = _read_state(path)
+            _check_networks(opt, path.stem)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        if problems and opt.get('rank', 0) == 0:
+            for newer in paths[:len(problems)]:  # its networks will be written anew and would not belong to it
+                newer.rename(f'{newer}.unusable')
+            # not by the logger, which has no file yet and would never get one
+            sys.stderr.write(f'basicsr: warning: {len(problems)} newer training state(s) cannot be used and are now '
+                             f'called *.state.unusable ({problems[0]}) Training goes on from {path}.\n')
+        return state, path
+    if problems:
+        raise InputError(f'--auto_resume: none of the {len(paths)} training states in {folder} can be used. The '
+                         f'newest: {problems[0]} To start anew, leave out --auto_resume: the old experiment is kept '
+                         'under another name.')
+    return None, None
+
+
+def _read_state(path):
+    state = load_file(path)
+    missing = [key for key in ('iter', 'epoch', 'optimizers', 'schedulers') if key not in state]
+    if missing:
+        raise InputError(f'{path} is not a training state of BasicSR: {", ".join(missing)} is missing.')
+    for keys, kind, what in ((('iter', 'epoch'), int, 'whole number'), (('optimizers', 'schedulers'), list, 'list')):
+        for key in keys:
+            if not isinstance(state[key], kind):
+                raise InputError(f'{path} is not a training state of BasicSR: its {key} is no {what}.')
+    return state
+
+
+def _check_networks(opt, stem):
+    """Read the networks that BasicSR (utils/misc.py check_resume) will load with a state."""
+    left_out = opt['path'].get('ignore_resume_networks') or []
+    for network in [key for key in opt if key.startswith('network_') and key not in left_out]:
+        load_file(Path(opt['path']['models']) / f'net_{network.removeprefix("network_")}_{stem}.pth')
+
+
+def _check_processes_agree(opt, iteration):
+    """States lie where all processes see them, or training would begin at different iterations."""
+    import torch.distributed as dist
+    if not opt.get('dist'):
+        return
+    found = [None] * opt['world_size']
+    dist.all_gather_object(found, iteration)
+    if len(set(found)) > 1:
+        raise InputError(f'--auto_resume: the processes see training states of different iterations ({found}; -1: '
+                         f'none). {opt["path"]["training_states"]} must be a folder that all machines share.')

@@ -1,0 +1,44 @@
+"""One update of the flow: gradients of the parts of a batch, summed, clipped, applied where they are finite."""
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+
+def update_generator(model, losses_of: Callable[..., dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """One step of the flow.
+
+    Args:
+        model (HCFlowModel): Whose batch, network and optimizer are used.
+        losses_of: Function of (lq, gt) that returns {log name: loss}.
+
+    Returns:
+        The losses' values over the batch.
+    """
+    net_g = model.get_bare_model(model.net_g)
+    if model.accumulate > 1 and model.starts_from_data() and not net_g.is_initialized():
+        with torch.no_grad():  # statistics of the whole batch, not of its first part
+            model.net_g(model.lq if model.task == 'sr' else None, gt=model.gt)
+    model.optimizer_g.zero_grad()
+    totals = {}
+    parts = list(zip(model.lq.chunk(model.accumulate), model.gt.chunk(model.accumulate), strict=True))
+    for index, (lq, gt) in enumerate(parts):
+        # gradients of all processes are averaged once, with the last part
+        waits = index < len(parts) - 1 and isinstance(model.net_g, DistributedDataParallel)
+        with model.net_g.no_sync() if waits else nullcontext():
+            with model.autocast('train'):
+                losses = losses_of(lq, gt)
+            share = len(gt) / len(model.gt)
+            (sum(losses.values()) * share).backward()
+        for name, loss in losses.items():
+            totals[name] = totals.get(name, 0) + loss.detach() * share
+    model.start_ema()
+    parameters = model.optimizer_g.param_groups[0]['params']
+    skip = model.guard.check(parameters, totals)  # clipping would hide infinities
+    if model.grad_clip_value:
+        torch.nn.utils.clip_grad_value_(parameters, model.grad_clip_value)
+    if model.grad_clip_norm:
+        torch.nn.utils.clip_grad_norm_(parameters, model.grad_clip_norm)
+    model.guard.step(model.optimizer_g, skip)
+    return totals

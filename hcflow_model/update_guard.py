@@ -1,0 +1,157 @@
+"""Updates that are not finite are left out, by all processes together, and counted."""
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+
+
+class Check(NamedTuple):
+    """What one update looked at: losses by name, parameters with a gradient, and on the device whether each loss and
+    the gradients are finite on all processes, and the norm of each gradient."""
+    losses: tuple[str, ...]
+    parameters: list[torch.nn.Parameter]
+    verdict: torch.Tensor
+    norms: torch.Tensor
+
+
+class Status(NamedTuple):
+    """What the host knows after an iteration, equal on all processes.
+
+    Attributes:
+        iter: The iteration it is about: on a GPU the one before.
+        total: Updates left out so far.
+        in_a_row: Iterations without a break in which an update was left out, this one included.
+        stop: Whether a process was asked to stop.
+        checks: The updates of that iteration.
+    """
+    iter: int
+    total: int
+    in_a_row: int
+    stop: bool
+    checks: list[Check]
+
+
+class UpdateGuard:
+    """Lets an optimizer step only where its losses and gradients are finite; else weights and moments stay as they are.
+
+    Whether they are is decided on the device. On a CPU it is read at once. Reading it from a GPU would make the host
+    wait for all work that is queued, so there the optimizer is PyTorch's fused Adam, which takes the decision from the
+    device (`found_inf`, as GradScaler hands it over), and the host reads what happened one iteration late.
+
+    A gradient whose square is beyond float32 (1.8e19) counts as not finite: Adam's moments could not hold it.
+
+    Args:
+        device (torch.device): Where the networks are.
+        distributed (bool): Whether other processes have to agree.
+    """
+
+    def __init__(self, device: torch.device, distributed: bool):
+        self.device, self.distributed = device, distributed
+        self.total, self._in_a_row = (torch.zeros((), device=device) for _ in range(2))
+        self._checks, self._unread = [], None
+
+    @torch.no_grad()
+    def check(self, parameters: list[torch.nn.Parameter], losses: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Look at losses (scalars) and gradients, before anything clips them. Returns 1. where the update is to be
+        left out, 0. where not, a scalar on the device."""
+        parameters = [parameter for parameter in parameters if parameter.grad is not None]
+        norms = torch.stack(torch._foreach_norm([parameter.grad for parameter in parameters]))
+        values = torch.stack([loss.detach().float().mean() for loss in losses.values()])
+        verdict = torch.cat([values.isfinite(), norms.isfinite().all().view(1)]).float()
+        if self.distributed:
+            dist.all_reduce(verdict, dist.ReduceOp.MIN)
+        self._checks.append(Check(tuple(losses), parameters, verdict, norms))
+        return 1 - verdict.min()
+
+    def step(self, optimizer: torch.optim.Optimizer, skip: torch.Tensor) -> None:
+        """optimizer.step(), unless `skip` of :meth:`check` is 1."""
+        if getattr(optimizer, '_step_supports_amp_scaling', False):
+            optimizer.grad_scale, optimizer.found_inf = None, skip
+            optimizer.step()
+            del optimizer.grad_scale, optimizer.found_inf
+        elif not skip:  # makes a GPU wait; only where options ask for an Adam that is not fused
+            optimizer.step()
+
+    @torch.no_grad()
+    def end_iteration(self, current_iter: int, stop: bool) -> Status | None:
+        """Count, and agree on whether to stop: `stop` is this process's wish.
+
+        Returns:
+            Status; on a GPU that of the iteration before, None after the first.
+        """
+        flags = torch.stack([1 - check.verdict.min() for check in self._checks])
+        self.total = self.total + flags.sum()
+        self._in_a_row = torch.where(flags.any(), self._in_a_row + 1, 0)
+        wish = torch.full((), float(stop), device=self.device)  # a kernel's argument: no copy to wait for
+        if self.distributed:
+            dist.all_reduce(wish, dist.ReduceOp.MAX)
+        status = torch.stack([self.total, self._in_a_row, wish]).to('cpu', non_blocking=True)
+        event = None
+        if self.device.type == 'cuda':
+            event = torch.cuda.Event()
+            event.record()
+        newest = (current_iter, status, event, self._checks)
+        self._checks = []
+        if event is None:
+            return _read(*newest)
+        self._unread, before = newest, self._unread
+        return _read(*before) if before else None
+
+
+def _read(current_iter, status, event, checks):
+    if event is not None:
+        event.synchronize()  # of the iteration before: a whole iteration is queued behind it
+    total, in_a_row, stop = status.tolist()
+    return Status(current_iter, int(total), int(in_a_row), stop > 0, checks)
+
+
+def describe(status: Status, names: dict[torch.nn.Parameter, str], count: int = 3) -> tuple[str, list[str]]:
+    """What was not finite: a sentence, and the names of the losses of the updates that were left out.
+
+    Args:
+        status: Of an iteration with such an update.
+        names: {parameter: name}.
+        count: How many parameters are named.
+    """
+    parts, losses = [], []
+    for check in status.checks:
+        verdict = check.verdict.tolist()
+        if all(verdict):
+            continue
+        losses += check.losses
+        bad_losses = [name for name, finite in zip(check.losses, verdict, strict=False) if not finite]
+        bad = [names[p] for p, finite in zip(check.parameters, check.norms.isfinite().tolist(), strict=True)
+               if not finite]
+        what = [f'loss {", ".join(bad_losses)}'] if bad_losses else []
+        if bad:
+            more = ', …' if len(bad) > count else ''
+            what.append(f'gradients of {len(bad)} parameters ({", ".join(bad[:count])}{more})')
+        parts.append(f'update by {", ".join(check.losses)}: {" and ".join(what)}')
+    return '; '.join(parts), losses
+
+
+def advice(model, losses: list[str], current_iter: int) -> str:
+    """What a user can do about updates that were never finite, by their cause.
+
+    Args:
+        model (HCFlowModel): In training.
+        losses: Names of the losses of these updates.
+        current_iter: Iteration as which the last good weights are saved.
+    """
+    opt, train_opt = model.opt, model.opt['train']
+    values = torch.cat([model.gt.flatten(1), model.lq.flatten(1)], dim=1)
+    if not values.isfinite().all():
+        return 'The images of the last batch hold values that are not finite: mend the dataset.'
+    if (model.gt.amax(dim=(2, 3)) == model.gt.amin(dim=(2, 3))).all(dim=1).any():
+        return ('The last batch holds images of one colour, on which the likelihood grows without bound: leave such '
+                'images out of the dataset.')
+    discriminator = all(name.startswith('l_d_') for name in losses)
+    optimizer, net = ('optim_d', 'd') if discriminator else ('optim_g', 'g')
+    lr = train_opt[optimizer]['lr']
+    if not discriminator and (train_opt.get('pixel_opt') or train_opt.get('gan_opt')) and model.task == 'sr' \
+            and not opt['path'].get('pretrain_network_g'):
+        return ('HCFlow+ and HCFlow++ start from a trained HCFlow: train with nll_opt alone first and name its '
+                f'checkpoint in path.pretrain_network_g; or lower train.optim_g.lr ({lr:g}).')
+    return (f'Lower train.{optimizer}.lr ({lr:g}) or raise train.warmup_iter, and start from the saved weights: '
+            f'path.pretrain_network_{net}: {opt["path"]["models"]}/net_{net}_{current_iter}.pth (a resumed state would '
+            'keep its learning rate).')

@@ -1,0 +1,219 @@
+"""The table of test_bad_input.py: what is wrong, and what the one line must say.
+
+A row is (name, changes of the demo's options, words of the message, and where needed: command-line arguments, a
+function that breaks files of the folder, and the command). The folders are those that `test_bad_input.py` makes.
+"""
+import copy
+import io
+import zipfile
+from pathlib import Path
+
+import torch
+from helpers import REMOVED, SMALL, change_options, demo_options, small_net
+
+NAME = 'demo_HCFlow_x4'
+MODELS = f'experiments/{NAME}/models'
+LMDB = {'datasets.train.io_backend.type': 'lmdb', 'datasets.train.dataroot_gt': 'gt.lmdb',
+        'datasets.train.dataroot_lq': 'lq.lmdb'}
+RESCALING = {'model_type': 'HCFlowRescalingModel', 'network_g.task': 'rescaling', 'train.nll_opt': REMOVED}
+TEST = {'train': REMOVED, 'logger': REMOVED, 'datasets.train': REMOVED}
+PLAIN = {'model_type': 'SRModel', 'network_g': {'type': 'MSRResNet', 'num_feat': 4, 'num_block': 1}, 'val': REMOVED,
+         'train.nll_opt': REMOVED}
+
+
+def write(path, content):
+    """A step that writes a file."""
+    return lambda: Path(path).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def save(path, content):
+    return lambda: torch.save(content, path)
+
+
+def remove(path):
+    return lambda: Path(path).unlink()
+
+
+def cut(path, size):
+    return lambda: Path(path).write_bytes(Path(path).read_bytes()[:size])
+
+
+def _state(**changes):
+    return {'epoch': 0, 'iter': 5, 'optimizers': [], 'schedulers': [], **changes}
+
+
+def _zip_of_text():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, 'w') as archive:
+        archive.writestr('readme.txt', 'no checkpoint')
+    return file.getvalue()
+
+
+def _yaml(text):
+    return write('opt.yml', text)
+
+
+LAUGHS = 'a0: &a0 [x, x, x, x, x, x, x, x, x]\n' + ''.join(
+    f'a{i}: &a{i} [{", ".join([f"*a{i - 1}"] * 9)}]\n' for i in range(1, 10))
+
+FILES = [
+    ('aliases without end', {}, 'aliases (*name) expand to more than', [], _yaml(LAUGHS)),
+    ('an alias of itself', {}, 'an alias (*name) lies within what it names', [], _yaml('a: &a [*a]')),
+    ('deep nesting', {}, 'nest deeper than', [], _yaml('a: ' + '[' * 200 + ']' * 200)),
+    ('a key twice', {}, "the key 'scale' stands twice", [], _yaml('name: a\nscale: 4\nscale: 2\n')),
+    ('a key that is a number', {}, 'the key 5 is no text', [], _yaml('5: a')),
+    ('a key that is a list', {}, 'is no text', [], _yaml('? [1]\n: 2')),
+    ('a date', {}, "'name' is datetime.date(2021, 1, 1)", [], _yaml('name: 2021-01-01')),
+    ('no date', {}, 'not valid YAML: a value does not fit its type (month', [], _yaml('name: 2021-13-01')),
+    ('no float', {}, 'not valid YAML: a value does not fit its type (could not convert', [], _yaml('a: !!float x')),
+    ('nan', {'train.optim_g.lr': float('nan')}, "'train.optim_g.lr' is nan; it must be a finite number"),
+    ('infinity', {'train.grad_clip_norm': float('inf')}, "'train.grad_clip_norm' is inf; it must be a finite number"),
+    ('a python tag', {}, 'could not determine a constructor', [], _yaml('a: !!python/name:os.system')),
+    ('two documents', {}, 'expected a single document', [], _yaml('a: 1\n---\nb: 2\n')),
+    ('a picture', {}, 'cannot be read: it is not text', [], write('opt.yml', b'\x89PNG\r\n\x1a\n\xff')),
+    ('a large file', {}, 'it is no option file', [], write('opt.yml', 'a' * 1_000_001)),
+    ('a folder', {}, 'cannot be read: it is no file', [], lambda: (Path('opt.yml').unlink(), Path('opt.yml').mkdir())),
+    ('nothing', {}, 'holds no options', [], _yaml('')),
+]
+
+GENERAL = [
+    ('name empty', {'name': ''}, "'name' is ''; files are called by it"),
+    ('name leads out', {'name': '..'}, "'name' is '..'; files are called by it"),
+    ('name of a home', {'name': '/root'}, "'name' is '/root'; files are called by it"),
+    ('name with a folder', {'name': 'a/b'}, "'name' is 'a/b'; files are called by it"),
+    ('name too long', {'name': 'a' * 200}, 'of at most 150 bytes'),
+    ('name is a number', {'name': 5}, "'name' is 5; it must be text"),
+    ('seed below 0', {'manual_seed': -1}, "'manual_seed' is -1; it must be a whole number from 0"),
+    ('seed too large', {'manual_seed': 10 ** 30}, 'it must be a whole number from 0 to'),
+    ('plugin is a path', {'plugins': ['../evil.py']}, "plugins is ['../evil.py']; it must be a list of module names"),
+    ('plugin is relative', {'plugins': ['.evil']}, "plugins is ['.evil']; it must be a list of module names"),
+    ('plugin with a syntax error', {'plugins': ['broken_of_a_test']}, "'broken_of_a_test' cannot be imported",
+     [], write('broken_of_a_test.py', 'def\n')),
+    ('no such network', {'network_g': {'type': 'os.system'}},
+     "'network_g.type' is 'os.system', which is not registered"),
+    ('no such feature net', {'network_g.feature_net': {'type': 'os.system'}}, 'os.system'),
+    ('path is a number', {'path.resume_state': 5}, "'path.resume_state' is 5; it must be text"),
+    ('launcher without its environment', {}, '--launcher pytorch needs RANK', ['--launcher', 'pytorch']),
+    ('slurm without its environment', {}, '--launcher slurm needs SLURM_', ['--launcher', 'slurm']),
+    ('wandb that is not installed', {'logger.wandb.project': 'x', 'logger.use_tb_logger': True}, 'logger.wandb'),
+    ('force_yml with brackets', {}, 'is not a plain value', ['--force_yml', 'name=' + '[' * 2000]),
+    ('force_yml with a call', {}, 'is not a plain value', ['--force_yml', "train:milestones=[open('ran', 'w')]"]),
+    ('force_yml with nan', {}, "'train.optim_g.lr' is inf", ['--force_yml', 'train:optim_g:lr=!!float 1e999']),
+]
+
+DATASETS = [
+    ('dataset name leads out', {'datasets.val.name': '../x'}, "'datasets.val.name' is '../x'; files are called by it"),
+    ('no workers', {'datasets.train.num_worker_per_gpu': -1}, "num_worker_per_gpu' is -1; it must be 0 or more"),
+    ('many workers', {'datasets.train.num_worker_per_gpu': 10 ** 30}, 'it must be 256 or less'),
+    ('half a worker', {'datasets.train.num_worker_per_gpu': 0.5}, 'it must be a whole number'),
+    ('no batch', {'datasets.train.batch_size_per_gpu': 0}, "batch_size_per_gpu' is 0; it must be 1 or more"),
+    ('endless epochs', {'datasets.train.dataset_enlarge_ratio': 10 ** 9}, 'it must be 10000 or less'),
+    ('flip is text', {'datasets.train.use_hflip': 'no'}, "use_hflip' is 'no'; it must be true or false"),
+    ('unknown prefetching', {'datasets.train.prefetch_mode': 'gpu'}, "prefetch_mode' is 'gpu'; allowed are cpu"),
+    ('misspelt key', {'datasets.train.dataset_enlarge_ratoi': 5}, "did you mean 'dataset_enlarge_ratio'"),
+    ('root is a list', {'datasets.val.dataroot_gt': ['gt']}, "'datasets.val.dataroot_gt' is ['gt']; it must be text"),
+    ('no LR folder', {'datasets.val.dataroot_lq': None}, "datasets.val has no 'dataroot_lq'"),
+    ('no backend', {'datasets.val.io_backend': REMOVED}, "datasets.val has no 'io_backend'"),
+    ('template that reads attributes', {'datasets.val.filename_tmpl': '{0.__class__}'}, 'it must hold one {}'),
+    ('unpaired images', {}, 'different number of images', [], write('gt/c.png', '')),
+    ('meta_info leads out', {'datasets.train.meta_info_file': 'meta.txt'}, "'../opt.yml', which leads out of gt", [],
+     write('meta.txt', 'a.png\n../opt.yml\n')),
+    ('meta_info is absolute', {'datasets.train.meta_info_file': 'meta.txt'}, "'/etc/passwd', which leads out of gt", [],
+     write('meta.txt', '/etc/passwd (8,8,3)\n')),
+    ('meta_info of others', {'datasets.train.meta_info_file': 'meta.txt'}, "lists 'c.png', which is not in gt", [],
+     write('meta.txt', 'a.png\nc.png\n')),
+    ('meta_info is empty', {'datasets.train.meta_info_file': 'meta.txt'}, 'lists no images', [],
+     write('meta.txt', '\n')),
+    ('meta_info is no text', {'datasets.train.meta_info_file': 'gt/a.png'}, 'gt/a.png cannot be read: it is not text'),
+    ('LMDB without its key', LMDB, "LMDB gt.lmdb has no 'c', which its meta_info.txt lists", [],
+     write('gt.lmdb/meta_info.txt', 'a.png (32,32,3) 1\nc.png (32,32,3) 1\n')),
+    ('LMDB of another size', LMDB, 'image a of gt.lmdb is 32x32; its meta_info.txt says 64x64', [],
+     write('gt.lmdb/meta_info.txt', 'a.png (64,64,3) 1\nb.png (32,32,3) 1\n')),
+    ('LMDB list of another form', LMDB, "line 1 of meta_info.txt in gt.lmdb is 'a.png 32 32'", [],
+     write('gt.lmdb/meta_info.txt', 'a.png 32 32\n')),
+    ('LMDB names twice', LMDB, 'lists a twice', [],
+     write('gt.lmdb/meta_info.txt', 'a.png (32,32,3) 1\na.jpg (32,32,3) 1\n')),
+    ('LMDB cut', LMDB, 'LMDB gt.lmdb is truncated: its data.mdb has 8192 bytes of', [], cut('gt.lmdb/data.mdb', 8192)),
+    ('LMDB empty', LMDB, 'LMDB gt.lmdb cannot be opened', [], cut('gt.lmdb/data.mdb', 0)),
+    ('LMDB is text', LMDB, 'LMDB gt.lmdb cannot be opened', [], write('gt.lmdb/data.mdb', 'no database' * 1000)),
+    ('LMDB without a list', LMDB, 'meta_info.txt is missing', [], remove('gt.lmdb/meta_info.txt')),
+    ('LMDB is no folder', {**LMDB, 'datasets.train.dataroot_gt': 'opt.yml'}, 'opt.yml does not exist'),
+]
+
+IMAGES = [
+    ('cut image', {}, 'Image gt/a.png is broken or no image (60 bytes)', [], cut('gt/a.png', 60)),
+    ('empty image', {}, 'Image lq/a.png is broken or no image (0 bytes)', [], write('lq/a.png', '')),
+    ('text as image', {}, 'Image gt/b.png is broken or no image', [], write('gt/b.png', 'hello')),
+    ('image in a worker', {'datasets.train.num_worker_per_gpu': 1}, 'Image gt/a.png is broken', [],
+     cut('gt/a.png', 60)),
+    ('image while prefetching', {'datasets.train.prefetch_mode': 'cpu'}, 'Image gt/a.png is broken', [],
+     cut('gt/a.png', 60)),
+    ('HR alone', {**RESCALING, 'datasets.train.type': 'HROnlyDataset', 'datasets.train.dataroot_lq': REMOVED,
+                  'train.lq_opt': {'type': 'MSELoss'}}, 'Image gt/a.png', [], cut('gt/a.png', 60)),
+    ('a pair that is none', {}, 'Image lq/a.png (lq, 8x8) and gt/a.png (gt, 8x8): Scale mismatches', [],
+     lambda: Path('gt/a.png').write_bytes(Path('lq/a.png').read_bytes())),
+    ('patch larger than images', {'datasets.train.gt_size': 64}, 'is smaller than patch size'),
+]
+
+CHECKPOINTS = [
+    ('checkpoint missing', {'path.pretrain_network_g': 'none.pth'}, 'none.pth does not exist'),
+    ('checkpoint is a folder', {'path.pretrain_network_g': 'gt'}, "'path.pretrain_network_g': checkpoint gt"),
+    ('checkpoint empty', {'path.pretrain_network_g': 'a.pth'}, 'Checkpoint a.pth cannot be read', [],
+     write('a.pth', '')),
+    ('checkpoint is text', {'path.pretrain_network_g': 'a.pth'}, 'a.pth', [], write('a.pth', 'hello')),
+    ('checkpoint is a zip', {'path.pretrain_network_g': 'a.pth'}, 'Checkpoint a.pth cannot be read', [],
+     write('a.pth', _zip_of_text())),
+    ('checkpoint cut', {'path.pretrain_network_g': 'a.pth'}, 'a.pth', [],
+     lambda: (torch.save(small_net().state_dict(), 'a.pth'), cut('a.pth', 2000)())),
+    ('checkpoint is a list', {'path.pretrain_network_g': 'a.pth'}, 'a.pth holds a list, not a state dict', [],
+     save('a.pth', [1])),
+    ('checkpoint of no tensors', {'path.pretrain_network_g': 'a.pth'}, 'is not a state dict of tensors', [],
+     save('a.pth', {'params': {'a': 1}})),
+    ('checkpoint of another size', {'path.pretrain_network_g': 'a.pth'}, 'of another shape', [],
+     lambda: torch.save({'params': small_net(num_feat=8).state_dict()}, 'a.pth')),
+    ('checkpoint of the other task', {'path.pretrain_network_g': 'a.pth'}, "is a checkpoint for task 'rescaling'", [],
+     lambda: torch.save({'params': small_net(task='rescaling').state_dict()}, 'a.pth')),
+    ('checkpoint in a plain model', {**PLAIN, 'path.pretrain_network_g': 'a.pth'}, 'a.pth does not fit MSRResNet', [],
+     save('a.pth', {'params': {'x': torch.zeros(1)}})),
+    ('checkpoint in what is archived', {'path.pretrain_network_g': f'{MODELS}/net_g_5.pth'}, 'moves away. Change'),
+    ('data in what is archived', {**TEST, 'datasets.val.dataroot_gt': f'results/{NAME}/visualization'},
+     'moves away. Change `name`', [], None, 'test'),
+    ('state missing', {'path.resume_state': 'none.state'}, 'none.state does not exist'),
+    ('state empty', {'path.resume_state': 'a.state'}, 'a.state cannot be read', [], write('a.state', '')),
+    ('state is a checkpoint', {'path.resume_state': f'{MODELS}/net_g_5.pth'}, 'is not a training state'),
+    ('state without its networks', {'path.resume_state': 'a.state'}, 'net_g_7.pth', [],
+     save('a.state', _state(iter=7))),
+    ('state of another run', {'path.resume_state': 'a.state'}, 'has 2 optimizers, this training 1', [],
+     save('a.state', _state(optimizers=[{}, {}]))),
+    ('state of no numbers', {'path.resume_state': 'a.state'}, 'its iter is no whole number', [],
+     save('a.state', _state(iter='../../x'))),
+    ('test of a checkpoint of another size', {**TEST, 'path.pretrain_network_g': 'a.pth'}, 'of another shape', [],
+     lambda: torch.save({'params': small_net(num_feat=8).state_dict()}, 'a.pth'), 'test'),
+]
+
+TRAINING = [
+    ('no loss', {'train.nll_opt': REMOVED, 'train.pixel_opt': REMOVED}, 'no loss for the generator'),
+    ('reduction unknown', {'train.pixel_opt.reduction': 'man'}, 'reduction'),
+    ('milestones of text', {'train.scheduler.milestones': ['a']}, "'train.scheduler.milestones'"),
+    ('milestones missing', {'train.scheduler.milestones': REMOVED}, 'milestones'),
+    ('periods missing', {'train.scheduler': {'type': 'CosineAnnealingRestartLR'}}, 'periods'),
+    ('eps of text', {'train.optim_g.eps': 'x'}, "'train.optim_g.eps'"),
+    ('EMA above 1', {'train.ema_decay': 2}, "'train.ema_decay' is 2"),
+    ('print_freq of a half', {'logger.print_freq': 0.5}, "'logger.print_freq' is 0.5"),
+    ('suffix with a folder', {**TEST, 'val.suffix': '../x'}, "'val.suffix' is '../x'", [], None, 'test'),
+    ('metric without what it needs', {'val.metrics.psnr': {'type': 'calculate_psnr'}}, 'crop_border'),
+]
+
+ROWS = [(*row, *([], None, 'train')[len(row) - 3:])
+        for row in (*FILES, *GENERAL, *DATASETS, *IMAGES, *CHECKPOINTS, *TRAINING)]
+
+
+def options(changes):
+    """The demo's options with a small network, on the small folders of the test."""
+    opt = demo_options({'num_gpu': 0, 'datasets.train.gt_size': 16, 'datasets.train.batch_size_per_gpu': 2,
+                        'datasets.train.num_worker_per_gpu': 0, 'datasets.train.dataset_enlarge_ratio': 1,
+                        'network_g.start': REMOVED, 'train.total_iter': 1, 'logger.use_tb_logger': False,
+                        **{f'network_g.{key}': value for key, value in SMALL.items()}})
+    for block in opt['datasets'].values():
+        block.update(dataroot_gt='gt', dataroot_lq='lq', io_backend={'type': 'disk'})
+    return change_options(opt, copy.deepcopy(changes))

@@ -1,0 +1,126 @@
+import pytest
+import torch
+import yaml
+
+from hcflow_arch import InputError
+from hcflow_arch.resume_state import load_resume_state
+
+STATE = {'epoch': 1, 'iter': 5, 'optimizers': [], 'schedulers': []}
+
+
+def resume(tmp_path, auto_resume=False, resume_state=None):
+    opt = {'auto_resume': auto_resume, 'network_g': {}, 'network_d': {},
+           'path': {'training_states': str(tmp_path / 'states'), 'models': str(tmp_path / 'models'),
+                    'resume_state': resume_state, 'param_key_g': 'params_ema'}}
+    return load_resume_state(opt), opt['path']
+
+
+def save_states(tmp_path, *iters):
+    for folder in ('states', 'models'):
+        (tmp_path / folder).mkdir()
+    for number in iters:
+        torch.save({**STATE, 'iter': number}, tmp_path / 'states' / f'{number}.state')
+        for net in 'gd':
+            torch.save({'params': {'a': torch.ones(1)}}, tmp_path / 'models' / f'net_{net}_{number}.pth')
+
+
+def test_named_state_is_loaded_without_a_gpu(tmp_path):
+    save_states(tmp_path, 5)
+    state, path = resume(tmp_path, resume_state=str(tmp_path / 'states' / '5.state'))
+    assert state == STATE
+    assert path['pretrain_network_g'] == str(tmp_path / 'models' / 'net_g_5.pth')
+    assert path['pretrain_network_d'] == str(tmp_path / 'models' / 'net_d_5.pth')
+    assert path['param_key_g'] == 'params'
+
+
+def test_auto_resume_takes_the_newest_state(tmp_path):
+    save_states(tmp_path, 5, 10, 9)  # 9 > 10 as text
+    (tmp_path / 'states' / 'mine.state').write_bytes(b'')
+    (tmp_path / 'states' / '11.state.part').write_bytes(b'')
+    (tmp_path / 'states' / '.12.state.part345').write_bytes(b'')
+    state, path = resume(tmp_path, auto_resume=True)
+    assert state['iter'] == 10 and path['resume_state'].endswith('10.state')
+
+
+def test_nothing_to_resume(tmp_path):
+    assert resume(tmp_path)[0] is None
+    assert resume(tmp_path, auto_resume=True)[0] is None
+    save_states(tmp_path)
+    assert resume(tmp_path, auto_resume=True)[0] is None
+
+
+@pytest.mark.parametrize(('content', 'message'), [
+    ({'params': {}}, 'is not a training state of BasicSR: iter, epoch, optimizers, schedulers is missing'),
+    ({**STATE, 'bad': yaml.Loader}, 'not a safe checkpoint'), ([1], 'holds a list')])
+def test_files_that_are_no_state(content, message, tmp_path):
+    torch.save(content, tmp_path / 'a.state')
+    with pytest.raises(InputError, match=message):
+        resume(tmp_path, resume_state=str(tmp_path / 'a.state'))
+
+
+def test_state_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match=r'none\.state does not exist'):
+        resume(tmp_path, resume_state=str(tmp_path / 'none.state'))
+
+
+# ---- broken files ----
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(('name', 'break_it'), [
+    ('states/10.state', cut), ('models/net_g_10.pth', cut), ('models/net_d_10.pth', cut),
+    ('states/10.state', lambda path: path.write_bytes(b'')), ('models/net_d_10.pth', lambda path: path.unlink()),
+    ('states/10.state', lambda path: torch.save({'params': {}}, path))])
+def test_newest_state_that_loads_with_its_networks(name, break_it, tmp_path, capsys):
+    save_states(tmp_path, 5, 9, 10)
+    break_it(tmp_path / name)
+    state, path = resume(tmp_path, auto_resume=True)
+    assert state['iter'] == 9 and path['resume_state'].endswith('9.state')
+    assert path['pretrain_network_g'].endswith('net_g_9.pth')
+    errors = capsys.readouterr().err
+    assert errors.count('basicsr: warning: 1 newer training state(s) cannot be used') == 1 == errors.count('\n')
+    assert (tmp_path / name).name in errors and '9.state' in errors
+    assert {file.name for file in (tmp_path / 'states').iterdir()} == {'5.state', '9.state', '10.state.unusable'}
+    assert resume(tmp_path, auto_resume=True)[0]['iter'] == 9 and not capsys.readouterr().err
+
+
+def test_several_broken_states_are_one_warning(tmp_path, capsys):
+    save_states(tmp_path, 5, 9, 10)
+    for name in ('states/10.state', 'models/net_g_9.pth'):
+        cut(tmp_path / name)
+    assert resume(tmp_path, auto_resume=True)[0]['iter'] == 5
+    assert capsys.readouterr().err.count('basicsr: warning: 2 newer') == 1
+
+
+def test_networks_that_are_left_out_of_resuming_are_not_needed(tmp_path):
+    save_states(tmp_path, 5)
+    (tmp_path / 'models' / 'net_d_5.pth').unlink()
+    opt = {'auto_resume': True, 'network_g': {}, 'network_d': {},
+           'path': {'training_states': str(tmp_path / 'states'), 'models': str(tmp_path / 'models'),
+                    'ignore_resume_networks': ['network_d']}}
+    assert load_resume_state(opt)['iter'] == 5
+
+
+def test_no_state_that_loads(tmp_path):
+    save_states(tmp_path, 5, 9)
+    for number in (5, 9):
+        cut(tmp_path / 'states' / f'{number}.state')
+    with pytest.raises(InputError, match=r'none of the 2 training states .*9\.state.*start anew') as caught:
+        resume(tmp_path, auto_resume=True)
+    assert '\n' not in str(caught.value)
+    assert {file.name for file in (tmp_path / 'states').iterdir()} == {'5.state', '9.state'}
+
+
+def test_processes_that_see_different_states(tmp_path, monkeypatch):
+    save_states(tmp_path, 5)
+
+    def gather(found, mine):
+        found[:] = [mine, -1]
+
+    monkeypatch.setattr('torch.distributed.all_gather_object', gather)
+    opt = {'auto_resume': True, 'dist': True, 'rank': 0, 'world_size': 2, 'network_g': {},
+           'path': {'training_states': str(tmp_path / 'states'), 'models': str(tmp_path / 'models')}}
+    with pytest.raises(InputError, match=r'different iterations \(\[5, -1\].*folder that all machines share'):
+        load_resume_state(opt)

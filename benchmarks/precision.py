@@ -53,8 +53,8 @@ def main() -> None:
             results.append(measure(net, lq, gt, bf16))  # its figures leave the device: all is done when it returns
             seconds.append(time.perf_counter() - start)
         (nll, samples), (nll_bf16, samples_bf16) = results
-        rows.append([nll, nll_bf16 - nll, *map(psnr, samples_bf16, samples), seconds[1] / seconds[0]])
-    names = ['nll', 'nll bf16 - float32', *(f'dB of samples, t{t:g}' for t in TEMPERATURES), 'time bf16 / float32']
+        rows.append([nll, 1e3 * (nll_bf16 - nll), *map(psnr, samples_bf16, samples), seconds[1] / seconds[0]])
+    names = ['nll', 'nll bf16 - float32, 1e-3', *(f'dB of samples, t{t:g}' for t in TEMPERATURES), 'time bf16 / float32']
     means = np.mean(rows, axis=0).tolist()
     print_table(f'{args.weights}: bf16 beside float32', names, [means])
     write_json(args, dict(zip(names, means, strict=True)))

@@ -322,6 +322,7 @@ def test_shrunk_file_trains(path, run_dir, pictures, monkeypatch):
 
 
 @pytest.mark.parametrize('path', TEST, ids=stem)
+@pytest.mark.usefixtures('far_pixels_pass')
 def test_shrunk_file_tests(path, run_dir, pictures, monkeypatch):
     opt = parsed(shrink(read(path), pictures), run_dir, monkeypatch)
     save_checkpoint(opt, opt['path']['pretrain_network_g'])

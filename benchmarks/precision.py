@@ -54,7 +54,7 @@ def main() -> None:
             seconds.append(time.perf_counter() - start)
         (nll, samples), (nll_bf16, samples_bf16) = results
         rows.append([nll, 1e3 * (nll_bf16 - nll), *map(psnr, samples_bf16, samples), seconds[1] / seconds[0]])
-    names = ['nll', 'nll bf16 - float32, 1e-3', *(f'dB of samples, t{t:g}' for t in TEMPERATURES), 'time bf16 / float32']
+    names = ['nll', 'nll bf16 - float32, 1e-3', *(f'dB of samples, t{t:g}' for t in TEMPERATURES), 'time / float32']
     means = np.mean(rows, axis=0).tolist()
     print_table(f'{args.weights}: bf16 beside float32', names, [means])
     write_json(args, dict(zip(names, means, strict=True)))

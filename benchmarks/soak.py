@@ -100,6 +100,7 @@ def soak(args: argparse.Namespace, folder: Path) -> int:
     options = write_options(folder, args.iters, args.save_every)
     draw, began = random.Random(args.seed), time.monotonic()
     lost, losses, failures, number, unusable, last = {s: [] for s in SIGNALS}, {}, [], 0, 0, 0
+    done = set()
     targets = sorted(draw.sample(range(2, args.iters - 1), args.kills))
     signals = [SIGNALS[i % 2] for i in range(args.kills)]
     draw.shuffle(signals)
@@ -108,6 +109,7 @@ def soak(args: argparse.Namespace, folder: Path) -> int:
         kill_at, signum = (targets.pop(0), signals.pop()) if targets else (None, None)
         result = run(folder, options, number, kill_at, signum, draw)
         losses.update(result['losses'])
+        done.update(result['losses'])
         unusable += result['warnings']
         if result['resumed'] != last:
             failures.append(f'run {number} went on from {result["resumed"]}, saved was {last}')
@@ -115,6 +117,7 @@ def soak(args: argparse.Namespace, folder: Path) -> int:
         ended = {-signal.SIGKILL: signal.SIGKILL, 128 + signal.SIGTERM: signal.SIGTERM}.get(result['code'])
         if ended is not None:
             lost[ended].append(max(0, result['reached'] - last))
+            done.add(last)  # that at which SIGTERM ended training is saved, but no longer logged
             print(f'run {number:3d}: {signal.Signals(ended).name} after iteration {result["reached"]}, saved {last}',
                   flush=True)
         elif result['code'] == 0 and kill_at is None:
@@ -126,7 +129,7 @@ def soak(args: argparse.Namespace, folder: Path) -> int:
     every = [count for counts in lost.values() for count in counts]
     nonfinite = [values.get('l_nonfinite', 0) for values in losses.values()]
     final = [losses[i] for i in sorted(losses)[-50:]]
-    print(f'{len(losses)} of {args.iters} iterations in {time.monotonic() - began:.0f} s, {number} runs')
+    print(f'{len(done)} of {args.iters} iterations in {time.monotonic() - began:.0f} s, {number} runs')
     print(f'survived {len(every)} kills: ' + ', '.join(
         f'{len(counts)} {signal.Signals(s).name}, {sum(counts)} iterations lost, at most {max(counts, default=0)}'
         for s, counts in lost.items()) + f' (saved every {args.save_every})')
@@ -135,7 +138,7 @@ def soak(args: argparse.Namespace, folder: Path) -> int:
           f'{sum(values["l_g_nll"] for values in final) / len(final):.4g}')
     for failure in failures:
         print(f'FAILED: {failure}')
-    return 1 if failures or len(losses) != args.iters else 0
+    return 1 if failures or done != set(range(1, args.iters + 1)) else 0
 
 
 if __name__ == '__main__':

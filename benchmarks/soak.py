@@ -117,7 +117,8 @@ def soak(args: argparse.Namespace, folder: Path) -> int:
         ended = {-signal.SIGKILL: signal.SIGKILL, 128 + signal.SIGTERM: signal.SIGTERM}.get(result['code'])
         if ended is not None:
             lost[ended].append(max(0, result['reached'] - last))
-            done.add(last)  # that at which SIGTERM ended training is saved, but no longer logged
+            if ended == signal.SIGTERM:
+                done.add(last)  # saved, but training ended before it was logged
             print(f'run {number:3d}: {signal.Signals(ended).name} after iteration {result["reached"]}, saved {last}',
                   flush=True)
         elif result['code'] == 0 and kill_at is None:

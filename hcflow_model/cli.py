@@ -115,9 +115,9 @@ def _run(args: argparse.Namespace) -> None:
     load_plugins(plugins)
     basicsr_compat.repair_pipelines()
     from .data_errors import repair_datasets
+    from .hcflow_model import HCFlowModel
     from .option_check import check_checkpoints_exist, check_options, check_structure
     from .run_folders import check_not_in_archive, run_folders
-    repair_datasets()
     check_structure(opt, args.command == 'train')
 
     import basicsr.test
@@ -137,7 +137,9 @@ def _run(args: argparse.Namespace) -> None:
             check_checkpoints_exist(opt)
             if not (opt['auto_resume'] or opt['path'].get('resume_state')):
                 check_not_in_archive(opt)
-            if is_train and issubclass(MODEL_REGISTRY.get(opt['model_type']), ResumableModel):
+            model = MODEL_REGISTRY.get(opt['model_type'])
+            repair_datasets(whole_pairs=not issubclass(model, HCFlowModel))
+            if is_train and issubclass(model, ResumableModel):
                 stack.enter_context(signals_stop_training())  # other models would never look
             return opt, basicsr_args
 

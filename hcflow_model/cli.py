@@ -2,6 +2,7 @@
 import argparse
 import errno
 import importlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -143,11 +144,24 @@ def _run(args: argparse.Namespace) -> None:
                 stack.enter_context(signals_stop_training())  # other models would never look
             return opt, basicsr_args
 
+        stack.callback(_end_workers)
         pipeline_module.parse_options = parse_options
         sys.argv = ['basicsr', *_basicsr_flags(args)]  # BasicSR parses sys.argv itself
         stack.enter_context(_followed_epochs())
         stack.enter_context(run_folders(args.opt))
         getattr(pipeline_module, f'{args.command}_pipeline')(os.getcwd())
+
+
+def _end_workers():
+    """End what still loads data: it ignores SIGTERM, for which Python would wait without end when it exits."""
+    children = multiprocessing.active_children()
+    if not children:
+        return
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise an error
+    for child in children:
+        child.kill()
+        child.join()
+    signal.signal(signal.SIGCHLD, before)
 
 
 @contextmanager

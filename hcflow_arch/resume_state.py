@@ -74,10 +74,16 @@ def _read_state(path):
 
 
 def _check_networks(opt, stem):
-    """Read the networks that BasicSR (utils/misc.py check_resume) will load with a state."""
+    """Read the networks that BasicSR (utils/misc.py check_resume) will load with a state.
+
+    Models of other packages may have networks that they never save, such as a teacher.
+    """
+    models = Path(opt['path']['models'])
     left_out = opt['path'].get('ignore_resume_networks') or []
     for network in [key for key in opt if key.startswith('network_') and key not in left_out]:
-        load_file(Path(opt['path']['models']) / f'net_{network.removeprefix("network_")}_{stem}.pth')
+        label = f'net_{network.removeprefix("network_")}'
+        if any(models.glob(f'{label}_*.pth')):
+            load_file(models / f'{label}_{stem}.pth')
 
 
 def _check_processes_agree(opt, iteration):

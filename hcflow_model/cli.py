@@ -2,6 +2,7 @@
 import argparse
 import errno
 import importlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -115,9 +116,9 @@ def _run(args: argparse.Namespace) -> None:
     load_plugins(plugins)
     basicsr_compat.repair_pipelines()
     from .data_errors import repair_datasets
+    from .hcflow_model import HCFlowModel
     from .option_check import check_checkpoints_exist, check_options, check_structure
     from .run_folders import check_not_in_archive, run_folders
-    repair_datasets()
     check_structure(opt, args.command == 'train')
 
     import basicsr.test
@@ -137,15 +138,30 @@ def _run(args: argparse.Namespace) -> None:
             check_checkpoints_exist(opt)
             if not (opt['auto_resume'] or opt['path'].get('resume_state')):
                 check_not_in_archive(opt)
-            if is_train and issubclass(MODEL_REGISTRY.get(opt['model_type']), ResumableModel):
+            model = MODEL_REGISTRY.get(opt['model_type'])
+            repair_datasets(whole_pairs=not issubclass(model, HCFlowModel))
+            if is_train and issubclass(model, ResumableModel):
                 stack.enter_context(signals_stop_training())  # other models would never look
             return opt, basicsr_args
 
+        stack.callback(_end_workers)
         pipeline_module.parse_options = parse_options
         sys.argv = ['basicsr', *_basicsr_flags(args)]  # BasicSR parses sys.argv itself
         stack.enter_context(_followed_epochs())
         stack.enter_context(run_folders(args.opt))
         getattr(pipeline_module, f'{args.command}_pipeline')(os.getcwd())
+
+
+def _end_workers():
+    """End what still loads data: it ignores SIGTERM, for which Python would wait without end when it exits."""
+    children = multiprocessing.active_children()
+    if not children:
+        return
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise an error
+    for child in children:
+        child.kill()
+        child.join()
+    signal.signal(signal.SIGCHLD, before)
 
 
 @contextmanager

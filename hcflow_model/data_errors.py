@@ -59,16 +59,24 @@ def describe_data_error(dataset: Dataset, index: int, error: Exception) -> str:
     sizes = []
     for key, path in files.items():
         size = _size_or_problem(dataset, key, path)
-        if not isinstance(size, tuple):
+        if isinstance(size, str):
             return size
-        sizes.append(f'{path} ({key}, {size[0]}x{size[1]})')
-    what = ' and '.join(sizes) or f'item {item} of dataset {dataset.opt.get("name")}'
-    text = ''.join(str(part) for part in error.args) or type(error).__name__  # BasicSR hands over pieces of a sentence
-    return f'Image {what}: {text}'
+        sizes.append(f'{path} ({key}, {size[0]}x{size[1]})' if size else path)
+    what = ' and '.join(sizes) or f'item {item} of dataset {getattr(dataset, "opt", {}).get("name")}'
+    return f'Image {what}: {_text_of(error)}'
+
+
+def _text_of(error):
+    if isinstance(error, OSError):
+        return str(error)  # with the file's name
+    text = ''.join(str(part) for part in error.args)  # BasicSR hands over pieces of a sentence
+    if isinstance(error, ValueError) and text:
+        return text
+    return f'{text} ({type(error).__name__})' if text else type(error).__name__  # "x" alone would say nothing
 
 
 def _size_or_problem(dataset, key, path):
-    """(height, width) of an image, or a sentence on why it cannot be read."""
+    """(height, width) of an image, a sentence on why it cannot be read, or None where the file cannot be told."""
     client = getattr(dataset, 'file_client', None) or FileClient('disk')
     try:
         content = client.get(path, key)
@@ -76,6 +84,8 @@ def _size_or_problem(dataset, key, path):
         return f'Image {path} cannot be read: {error.strerror}.'
     except InputError as error:
         return str(error)
+    except KeyError:  # a dataset that calls its LMDB otherwise
+        return None
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
@@ -105,13 +115,20 @@ class PrefetchGenerator(prefetch_dataloader.PrefetchGenerator):
         return item
 
 
-def repair_datasets() -> None:
-    """Have BasicSR's pipelines build datasets with named errors, and see the errors of their prefetching."""
+def repair_datasets(whole_pairs: bool = False) -> None:
+    """Have BasicSR's pipelines build datasets with named errors, and see the errors of their prefetching.
+
+    Args:
+        whole_pairs: Refuse validation sets in which an image has no partner, as BasicSR does: for models whose
+            validation cannot leave an image out. Default: False.
+    """
+    import basicsr.data
     import basicsr.test
     import basicsr.train
+    build = basicsr.data.build_dataset if whole_pairs else build_dataset
 
     def build_named(dataset_opt):
-        return NamedErrors(build_dataset(dataset_opt))
+        return NamedErrors(build(dataset_opt))
 
     prefetch_dataloader.PrefetchGenerator = PrefetchGenerator
     basicsr.train.build_dataset = basicsr.test.build_dataset = build_named

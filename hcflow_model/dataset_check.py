@@ -5,12 +5,13 @@ import struct
 from pathlib import Path
 
 import torch
+from basicsr.utils.registry import DATASET_REGISTRY
 
 from hcflow_arch import InputError
 
 from . import option_schema
 from .lmdb_backend import open_lmdb
-from .option_rules import require
+from .option_rules import is_known, require
 
 IMAGE_ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 
@@ -34,10 +35,12 @@ def check_dataset(name: str, dataset: dict, opt: dict) -> None:
     if dataset['type'] in FLAT_DATASETS:  # BasicSR takes some keys that stand there empty for given
         for key in [key for key, value in dataset.items() if value is None]:
             del dataset[key]
+    _check_loading(name, dataset)
+    if not is_known(dataset['type'], DATASET_REGISTRY):
+        return  # its folders may be files, its images arrays
     backend = (dataset.get('io_backend') or {}).get('type')
     if backend not in (None, 'disk', 'lmdb', 'memcached'):
         raise InputError(f"'{name}.io_backend.type' is {backend!r}; allowed are disk, lmdb and memcached.")
-    _check_loading(name, dataset)
     if dataset['type'] in FLAT_DATASETS:
         require(name, dataset, ('io_backend', *ROOTS_OF[dataset['type']]), option_schema.DATASET)
         require(f'{name}.io_backend', dataset['io_backend'], ('type',))

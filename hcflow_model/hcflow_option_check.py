@@ -36,6 +36,7 @@ def check_hcflow_options(opt: dict) -> None:
         opt['val'].setdefault('save_img', False)
         _check_validation(opt['val'])
     if opt['is_train']:
+        check_block('logger', opt['logger'], option_schema.LOGGER)
         check_block('train', opt['train'], option_schema.TRAIN)
         _drop_empty(opt['train'])
         _check_training(opt['train'], task)

@@ -20,6 +20,8 @@ from .option_rules import (
     check_type,
     check_value,
     did_you_mean,
+    is_known,
+    is_registered,
     require,
 )
 
@@ -45,7 +47,7 @@ def check_structure(opt: dict, is_train: bool) -> None:
             raise InputError(f"'manual_seed' is {seed}; it must be a whole number from 0 to {MAX_SEED}.")
     if is_train:
         require('logger', opt['logger'], ('print_freq', 'save_checkpoint_freq', 'use_tb_logger'), option_schema.LOGGER)
-        check_block('logger', opt['logger'], option_schema.LOGGER)
+        check_block('logger', opt['logger'], option_schema.LOGGER, extra=opt['logger'].keys() - option_schema.LOGGER)
         _check_wandb(opt['logger'])
         require('datasets', opt['datasets'], ('train',), ('val',))
         if opt.get('val') is not None:
@@ -81,7 +83,9 @@ def _check_phases(datasets, phases):
                              f'_2 and so on for more{did_you_mean(phase, phases)}.')
         check_type(f'datasets.{phase}', dataset, (dict,))
         require(f'datasets.{phase}', dataset, ('name', 'type'))
-        for key in [key for key in option_schema.DATASET if dataset.get(key) is not None]:
+        foreign = is_registered(dataset['type'], DATASET_REGISTRY) and not is_known(dataset['type'], DATASET_REGISTRY)
+        keys = option_schema.LOADER if foreign else option_schema.DATASET
+        for key in [key for key in keys if dataset.get(key) is not None]:
             check_value(f'datasets.{phase}.{key}', dataset[key], option_schema.DATASET[key])
         check_file_name(f'datasets.{phase}.name', dataset['name'])
         if dataset['name'] in names:
@@ -94,10 +98,11 @@ def check_options(opt: dict) -> None:
     """Check parsed options: types, names, and for HCFlow models every key of their blocks."""
     _check_number_texts(opt, '')
     check_registered('model_type', opt['model_type'], MODEL_REGISTRY)
-    scale = opt.get('scale', 1)
-    check_type('scale', scale, (int,))
-    if scale < 1:
-        raise InputError(f"'scale' is {scale!r}; it must be a whole number from 1.")
+    scale = opt.get('scale')
+    if scale is not None:
+        check_type('scale', scale, (int,))
+        if scale < 1:
+            raise InputError(f"'scale' is {scale!r}; it must be a whole number from 1.")
     for name in ('network_g', 'network_d'):
         if opt.get(name) is not None:
             check_component(name, opt[name], ARCH_REGISTRY)

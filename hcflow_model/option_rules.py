@@ -79,6 +79,11 @@ def check_registered(name: str, value: object, registry) -> None:
                          'If it comes from another package, name its module in `plugins:`.')
 
 
+def is_known(name: str, registry) -> bool:
+    """Whether a registered name is BasicSR's or ours: what options of other packages mean is theirs to say."""
+    return registry.get(name).__module__.partition('.')[0] in ('basicsr', 'hcflow_arch', 'hcflow_model')
+
+
 def check_component(name: str, block: dict, registry, extra: Iterable[str] = ()) -> None:
     """A block {type: registered name, **arguments}: names against its signature, types against its defaults."""
     if not isinstance(block, dict) or 'type' not in block:
@@ -89,13 +94,14 @@ def check_component(name: str, block: dict, registry, extra: Iterable[str] = ())
     # BasicSR's metrics take **kwargs only to ignore `better`; a misspelt key would be ignored with it
     kinds = {parameter.kind for parameter in parameters.values()}
     open_ended = inspect.Parameter.VAR_KEYWORD in kinds and registry is not METRIC_REGISTRY
-    for key in [key for key, value in block.items() if value is None and key in parameters]:
-        del block[key]  # ~ is the same as leaving a key out
+    if is_known(block['type'], registry):
+        for key in [key for key, value in block.items() if value is None and key in parameters]:
+            del block[key]  # ~ is the same as leaving a key out
     for key, value in block.items():
         if key not in known and not open_ended:
             raise InputError(f"Unknown option '{name}.{key}' of {block['type']}{did_you_mean(key, known)}.")
         default = parameters[key].default if key in parameters else None
-        if key != 'type' and isinstance(default, (bool, int, float, str)):
+        if key != 'type' and value is not None and isinstance(default, (bool, int, float, str)):
             types = (int, float) if type(default) in (int, float) else (type(default),)
             check_type(f'{name}.{key}', value, types)
     for key, parameter in parameters.items():

@@ -110,6 +110,8 @@ DATASET = {
     'persistent_workers': Option((bool,), 'keep the processes from epoch to epoch'),
 }
 DATASET_OF_BASICSR = ('phase', 'scale')
+LOADER = ('name', 'type', 'num_worker_per_gpu', 'batch_size_per_gpu', 'dataset_enlarge_ratio', 'prefetch_mode',
+          'num_prefetch_queue', 'pin_memory', 'persistent_workers')  # BasicSR reads them for datasets of any package
 
 CROP_BORDER = Option((int,), 'pixels that are cut off before measuring', 0)
 LOSS_WEIGHT = Option(NUMBER, 'factor of the loss', 0)

@@ -65,7 +65,6 @@ class ResumableModel(SRModel):
         name = 'latest' if current_iter == -1 else current_iter
         checkpoints.atomic_save(weights, f'{self.opt["path"]["models"]}/{net_label}_{name}.pth')
 
-    @master_only
     def save_training_state(self, epoch, current_iter):
         if current_iter == -1:
             return
@@ -79,8 +78,12 @@ class ResumableModel(SRModel):
         }
         if EpochSampler.newest:
             state['taken'] = EpochSampler.newest.taken
-        checkpoints.atomic_save(state, self._state_path(current_iter))
-        self.last_saved = current_iter, state
+        self.last_saved = current_iter, state  # on all processes: it decides whether they save again, together
+        self._write_state()
+
+    @master_only
+    def _write_state(self):
+        checkpoints.atomic_save(self.last_saved[1], self._state_path(self.last_saved[0]))
 
     def _state_path(self, current_iter):
         return f'{self.opt["path"]["training_states"]}/{current_iter}.state'
@@ -136,7 +139,7 @@ class ResumableModel(SRModel):
         best = getattr(self, 'best_metric_results', {})
         if self.last_saved and self.last_saved[0] == current_iter and best != before:
             self.last_saved[1]['best_metric_results'] = best
-            checkpoints.atomic_save(self.last_saved[1], self._state_path(current_iter))
+            self._write_state()
 
     def save_now(self, current_iter):
         """Save everything after an iteration at which BasicSR's loop may not save."""

@@ -1,7 +1,9 @@
 """The `basicsr` command in this process, up to BasicSR's pipelines; test_end_to_end.py runs the installed one."""
 import errno
+import multiprocessing
 import os
 import signal
+import time
 from importlib import metadata
 from types import SimpleNamespace
 
@@ -13,6 +15,7 @@ import yaml
 from basicsr.utils.registry import ARCH_REGISTRY
 from helpers import REMOVED, SMALL, demo_options, small_net
 
+from hcflow_arch import InputError
 from hcflow_model import cli
 from hcflow_model.stopping import TrainingStopped
 
@@ -289,3 +292,23 @@ def test_this_package_is_an_installed_plugin():
     assert plugins['hcflow'] == 'hcflow_model'
     scripts = {script.name: script.value for script in metadata.entry_points(group='console_scripts')}
     assert scripts['basicsr'] == 'hcflow_model.cli:main'
+
+
+def test_workers_end_with_the_command(command, monkeypatch):
+    """They ignore SIGTERM; Python would wait for them without end when it exits."""
+    started = []
+
+    def pipeline(root):
+        started.append(multiprocessing.get_context('fork').Process(target=_ignore_and_sleep, daemon=True))
+        started[0].start()
+        raise InputError('broken')
+
+    monkeypatch.setattr(basicsr.train, 'train_pipeline', pipeline)
+    write()
+    assert_one_line(command('train', '-opt', 'opt.yml'), 'broken')
+    assert started[0].exitcode == -signal.SIGKILL
+
+
+def _ignore_and_sleep():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(60)

@@ -136,6 +136,36 @@ def test_datasets_that_have_no_paths():
         NamedErrors(Odd())[3]
 
 
+@pytest.mark.parametrize(('error', 'message'), [
+    (FileNotFoundError(2, 'No such file or directory', 'a/b.png'), r"No such file or directory: 'a/b\.png'$"),
+    (KeyError('gt_size'), r'gt_size \(KeyError\)$'),
+    (ValueError('LQ is ', 'small'), 'item 0 of dataset None: LQ is small$'),
+    (IndexError(), 'item 0 of dataset None: IndexError$')])
+def test_errors_of_other_datasets_are_told_in_full(error, message):
+    class NoOptions(torch.utils.data.Dataset):
+        def __getitem__(self, index):
+            raise error
+
+    with pytest.raises(InputError, match=message):
+        NamedErrors(NoOptions())[0]
+
+
+def test_lmdb_under_another_name(tmp_path):
+    """FFHQDataset names its LMDB 'default'."""
+    class Client:
+        def get(self, path, key):
+            return {'default': b''}[key]
+
+    class OneLmdb(torch.utils.data.Dataset):
+        paths, file_client, opt = ['00000000'], Client(), {'name': 'faces'}
+
+        def __getitem__(self, index):
+            raise TypeError('no size')
+
+    with pytest.raises(InputError, match=r'^Image 00000000: no size \(TypeError\)$'):
+        NamedErrors(OneLmdb())[0]
+
+
 @pytest.mark.parametrize('workers', [0, 1])
 def test_errors_in_loaders(workers, tmp_path):
     write(tmp_path, b'')
@@ -169,3 +199,20 @@ def test_pipelines_build_them(monkeypatch, tmp_path):
     opt = {**datasets(tmp_path)[PairedImageDataset].opt, 'type': 'PairedImageDataset'}
     for module in (basicsr.train, basicsr.test):
         assert isinstance(module.build_dataset(opt), NamedErrors)
+
+
+@pytest.mark.parametrize('whole_pairs', [False, True])
+def test_models_that_leave_nothing_out_keep_the_check_of_pairs(whole_pairs, monkeypatch, tmp_path):
+    import basicsr.train
+
+    from hcflow_model.data_errors import repair_datasets
+    monkeypatch.setattr(basicsr.train, 'build_dataset', None)
+    repair_datasets(whole_pairs)
+    write(tmp_path, png(BGR))
+    opt = {**datasets(tmp_path)[PairedImageDataset].opt, 'type': 'PairedImageDataset', 'phase': 'val'}
+    (tmp_path / 'gt' / 'b.png').write_bytes(png(BGR))
+    if whole_pairs:
+        with pytest.raises(AssertionError, match='different number of images'):
+            basicsr.train.build_dataset(opt)
+    else:
+        assert len(basicsr.train.build_dataset(opt)) == 2

@@ -4,6 +4,7 @@ import copy
 import pytest
 import torch
 from basicsr.archs import build_network
+from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY
 from helpers import REMOVED, SMALL, change_options, demo_options, gan_opts
 
 from hcflow_arch import InputError
@@ -224,3 +225,32 @@ def test_more_bad_options(changes, message):
 def test_empty_value_is_the_same_as_none(key):
     block, name = key.split('.')
     assert name not in check({key: None})[block]
+
+
+def test_options_of_other_packages_are_theirs():
+    """Their keys may mean something else, and ~ something of its own."""
+    class NormNet(torch.nn.Identity):
+        def __init__(self, norm='batch'):
+            super().__init__()
+
+    class ArrayDataset(torch.utils.data.Dataset):
+        pass
+
+    for registry, kind in ((ARCH_REGISTRY, NormNet), (DATASET_REGISTRY, ArrayDataset)):
+        registry._do_register(kind.__name__, kind)
+    try:
+        block = {'name': 'arrays', 'type': 'ArrayDataset', 'dataroot_gt': ['a.h5', 'b.h5'], 'gt_size': [32, 48]}
+        changes = {'model_type': 'SRModel', 'network_g': {'type': 'NormNet', 'norm': None}, 'scale': None,
+                   'datasets.train': {**block, 'batch_size_per_gpu': 1}, 'logger.images': 3}
+        assert check(changes)['network_g'] == {'type': 'NormNet', 'norm': None}
+        with pytest.raises(InputError, match="'datasets.train.batch_size_per_gpu' is 0"):
+            check({**changes, 'datasets.train': {**block, 'batch_size_per_gpu': 0}})
+        with pytest.raises(InputError, match="'datasets.train.prefetch_mode' is 'gpu'"):
+            check({**changes, 'datasets.train': {**block, 'prefetch_mode': 'gpu'}})
+    finally:
+        del ARCH_REGISTRY._obj_map['NormNet'], DATASET_REGISTRY._obj_map['ArrayDataset']
+
+
+def test_unknown_keys_of_the_logger():
+    with pytest.raises(InputError, match=r"Unknown option 'logger.use_tb_log'.*did you mean 'use_tb_logger'"):
+        check({'logger.use_tb_log': True})

@@ -17,7 +17,7 @@ def resume(tmp_path, auto_resume=False, resume_state=None):
 
 def save_states(tmp_path, *iters):
     for folder in ('states', 'models'):
-        (tmp_path / folder).mkdir()
+        (tmp_path / folder).mkdir(parents=True)
     for number in iters:
         torch.save({**STATE, 'iter': number}, tmp_path / 'states' / f'{number}.state')
         for net in 'gd':
@@ -40,6 +40,17 @@ def test_auto_resume_takes_the_newest_state(tmp_path):
     (tmp_path / 'states' / '.12.state.part345').write_bytes(b'')
     state, path = resume(tmp_path, auto_resume=True)
     assert state['iter'] == 10 and path['resume_state'].endswith('10.state')
+
+
+def test_networks_that_are_never_saved(tmp_path):
+    """A teacher, say; but one that other states have is missing."""
+    save_states(tmp_path, 5, 10)
+    (tmp_path / 'models' / 'net_d_10.pth').unlink()
+    assert resume(tmp_path, auto_resume=True)[0]['iter'] == 5
+    save_states(tmp_path / 'other', 5, 10)
+    for number in (5, 10):
+        (tmp_path / 'other' / 'models' / f'net_d_{number}.pth').unlink()
+    assert resume(tmp_path / 'other', auto_resume=True)[0]['iter'] == 10
 
 
 def test_nothing_to_resume(tmp_path):

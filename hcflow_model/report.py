@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import math
-import os
 from importlib import metadata
 from os import path as osp
 from pathlib import Path
@@ -13,6 +12,8 @@ import numpy as np
 from basicsr.utils import get_root_logger
 
 from hcflow_arch import InputError
+
+from .files import write_bytes
 
 FIELDS = ('dataset', 'image', 'temperature', 'metric', 'mean', 'std', 'num_samples')
 
@@ -133,7 +134,7 @@ class Report:
         writer = csv.DictWriter(text, FIELDS)
         writer.writeheader()
         writer.writerows({**row, 'temperature': row['temperature'].removeprefix('t')} for row in self.rows)
-        write_whole(path, text.getvalue())
+        write_bytes(path, text.getvalue().encode())
 
     def _write_json(self, path, checkpoint):
         content = {
@@ -148,22 +149,7 @@ class Report:
                                    for label, results in self.averages(dataset).items()} for dataset in self.datasets},
             'problems': {dataset: problems for dataset, problems in self.problems.items() if problems},
         }
-        write_whole(path, json.dumps(content, indent=2, allow_nan=False) + '\n')
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file beside its name, then rename: never half of it.
-
-    Raises:
-        InputError: The file cannot be written; says where and why.
-    """
-    part = path.with_name(f'.{path.name}.part')
-    try:
-        part.write_text(text, encoding='utf-8', newline='')
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(f'Cannot write {path}: {error.strerror or error}. Free some space or make the folder '
-                         'writable.') from error
+        write_bytes(path, f'{json.dumps(content, indent=2, allow_nan=False)}\n'.encode())
 
 
 def versions() -> dict[str, str]:

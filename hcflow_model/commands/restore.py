@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Restore all images to the size, depth and channels that their PNG files name."""
     jobs = _batch.plan(args)
-    tiling = _batch.check_tile_arguments(args)
+    arguments = _batch.constructor_arguments(args)
 
     from tqdm import tqdm
 
@@ -31,8 +31,8 @@ def run(args: argparse.Namespace) -> int:
     from ..sidecar import Sidecar, digest
     if args.temperature is not None:
         check_temperature('--temperature', args.temperature)
-    check_seed(args.seed)
-    rescaler = HCFlowRescaler(args.weights, **tiling)
+    check_seed(args.seed, '--seed')
+    rescaler = HCFlowRescaler(args.weights, **arguments)
     network = digest(rescaler.net)
 
     def process(job, progress):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers import DATA, perturb, small_net
 
-from hcflow_model import HCFlowRescaler, HCFlowUpscaler, files
+from hcflow_model import HCFlowRescaler, HCFlowUpscaler, files, image_io
 from hcflow_model.commands import main
 from hcflow_model.image_io import read_image, read_image_file, write_image
 
@@ -156,7 +156,8 @@ def test_small_images_that_were_changed(capsys):
     ('-i lq/cat.png -o a.jpg --ext png -w sr.pth', '--ext'), ('-i lq -o out -w sr.pth --suffix a/b', 'slashes'),
     ('-i lq -o out -w sr.pth --device nix', 'device'), ('-i lq -o out -w sr.pth --device meta', 'cannot be used here'),
     ('-i lq -o sr.pth/out -w sr.pth', 'sr.pth is a file'),
-    ('-i lq/cat.png -o sr.pth/a.png -w sr.pth', 'sr.pth is a file')])
+    ('-i lq/cat.png -o sr.pth/a.png -w sr.pth', 'sr.pth is a file'),
+    ('-i lq/cat.png -o a.gif -w sr.pth', "a.gif: format '.gif' cannot be written")])
 def test_wrong_arguments(arguments, message, capsys):
     shutil.copytree(LQ, 'lq')
     Path('empty').mkdir()
@@ -180,6 +181,25 @@ def test_full_disk_is_one_error(monkeypatch, capsys):
     assert main(['upscale', '-i', str(LQ), '-o', 'out', '-w', 'sr.pth']) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith('hcflow: error: Cannot write out/cat.png: No space left')
     assert below('out') == []
+
+
+def test_images_that_would_be_written_over_each_other(capsys):
+    Path('in').mkdir()
+    for name in ('cat.png', 'cat.PNG'):
+        shutil.copy(LQ / 'cat.png', Path('in', name))
+    assert 'cat.PNG and in/cat.png would both be written to out/cat_png' in fails(
+        capsys, 'upscale', '-i', 'in', '-o', 'out', '-w', 'sr.pth')
+
+
+def test_sizes_that_a_format_does_not_hold(monkeypatch, capsys):
+    """Another format is taken, or the image refused before the work."""
+    write_image('wide.webp', np.full((3, 20, 3), 9, np.uint8))
+    monkeypatch.setitem(image_io.MAX_SIDE, '.webp', 79)
+    assert main(['upscale', '-i', 'wide.webp', '-o', 'out', '-w', 'sr.pth']) == 0
+    assert main(['upscale', '-i', 'wide.webp', '-o', 'smaller', '-w', 'sr.pth', '-s', '3.9']) == 0
+    assert below('out') == ['wide.png'] and below('smaller') == ['wide.webp']
+    assert main(['upscale', '-i', 'wide.webp', '-o', 'webp', '-w', 'sr.pth', '--ext', 'webp']) == 1
+    assert 'the image is 12x80, .webp holds at most 79 pixels on a side' in capsys.readouterr().err
 
 
 def test_longest_names():

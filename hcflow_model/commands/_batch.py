@@ -1,5 +1,6 @@
 """What the commands for images share: which files become which, progress, and failures that do not stop the rest."""
 import argparse
+import mimetypes
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -93,6 +94,10 @@ def plan(args: argparse.Namespace, extension: str | None = None) -> list[Job]:
     if output.is_file():
         raise InputError(f'Output {output} is a file; give a folder, or for one image a file name that ends in '
                          f'{", ".join(EXTENSIONS)}.')
+    kind = mimetypes.guess_type(output.name)[0]
+    if source.is_file() and not output.exists() and kind is not None and kind.startswith('image/'):
+        raise InputError(f'Output {output}: format {output.suffix!r} cannot be written; allowed are '
+                         f'{", ".join(EXTENSIONS)}.')
     folder = source if source.is_dir() else source.parent
     if output.resolve() == folder.resolve():
         raise InputError(f'The output folder is the input folder, {folder}; give another one, so that no image can be '
@@ -103,11 +108,15 @@ def plan(args: argparse.Namespace, extension: str | None = None) -> list[Job]:
     if not images:
         raise InputError(f'Folder {source} has no images ({", ".join(EXTENSIONS)}).')
     stems = [path.relative_to(source).with_suffix('') for path in images]
-    jobs = []
+    jobs = {}
     for path, stem in zip(images, stems, strict=True):
         twin = '' if stems.count(stem) == 1 else f'_{path.suffix[1:].lower()}'  # cat.jpg beside cat.png
-        jobs.append(Job(path, output / stem.with_name(f'{stem.name}{twin}{suffix}'), extension))
-    return jobs
+        job = Job(path, output / stem.with_name(f'{stem.name}{twin}{suffix}'), extension)
+        if job.target in jobs:  # cat.jpg beside cat.JPG
+            raise InputError(f'{jobs[job.target].source} and {path} would both be written to {job.target}; rename one '
+                             'of them.')
+        jobs[job.target] = job
+    return list(jobs.values())
 
 
 def _job_to_file(args, source, output, only):

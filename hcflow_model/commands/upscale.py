@@ -46,13 +46,12 @@ def run(args: argparse.Namespace) -> int:
 
     def process(job, progress):
         file = read_image_file(job.source)
-        extension = job.extension or automatic_extension(job.source, file.pixels)
-        check_format(job.path(extension), file.pixels)  # before the work
+        size = [round((args.outscale or upscaler.scale) * length) for length in file.pixels.shape[:2]]
+        extension = job.extension or automatic_extension(job.source, file.pixels, size)
+        check_format(job.path(extension), file.pixels, size)  # before the work
         upscaler.progress = progress
         samples = upscaler.samples(file.pixels, args.num_samples, args.temperature, args.seed)
         for number, sample in zip(numbers, samples, strict=True):
-            if args.outscale is not None:
-                sample = resize(sample, [round(args.outscale * length) for length in file.pixels.shape[:2]])
-            write_image(job.path(extension, number), sample, file.profile)
+            write_image(job.path(extension, number), resize(sample, size), file.profile)
 
     return _batch.run_jobs(jobs, process, args.overwrite, numbers)

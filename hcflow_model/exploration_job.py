@@ -123,7 +123,7 @@ class ExplorationJob:
         content = {
             'input': str(self.args.input), 'gt': self.args.gt, 'crop': self.args.crop, 'seed': self.args.seed,
             'num_samples': self.args.num_samples, 'checkpoint': str(self.checkpoint),
-            'checkpoint_sha256': file_hash(self.checkpoint), 'versions': versions(),
+            'checkpoint_sha256': file_hash(self.checkpoint), 'param_key': self.args.param_key, 'versions': versions(),
             'temperatures': {label.removeprefix('t'): json_safe(values) for label, values in figures.items()},
         }
         captions = {label: _caption(values) for label, values in figures.items()}

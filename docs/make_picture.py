@@ -14,7 +14,7 @@ from hcflow_model.bicubic import bicubic_resize
 from hcflow_model.exploration import decode_8bit, draw_noise, scaled
 from hcflow_model.exploration_job import read_rgb
 from hcflow_model.exploration_sheets import draw_exploration
-from hcflow_model.image_io import write_bytes
+from hcflow_model.files import write_bytes
 from hcflow_model.pretrained import load_pretrained
 from hcflow_model.sheet_drawing import encode_png
 

@@ -25,7 +25,7 @@ def load_file(path: str | os.PathLike) -> dict:
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError as error:
-        raise InputError(f'Checkpoint {path} does not exist. Check the path in the option file.') from error
+        raise InputError(f'Checkpoint {path} does not exist. Check its path.') from error
     except pickle.UnpicklingError as error:
         raise unsafe_checkpoint(path) from error
     except Exception as error:  # whatever the bytes of a broken file make the reader raise

@@ -16,10 +16,11 @@ from hcflow_arch.image_checks import check_temperature, fit_to_scale
 
 from . import exploration, exploration_sheets
 from .bicubic import bicubic_resize
+from .files import write_bytes
 from .hcflow_metric import calculate_diversity, calculate_lr_psnr
 from .hcflow_rescaling_model import round8
 from .image_arrays import check_array, planes, to_tensor
-from .image_io import read_image, write_bytes, write_image
+from .image_io import read_image, write_image
 from .inference import check_seed, find_device
 from .pretrained import find_checkpoint, load_pretrained
 from .report import aligned, file_hash, json_safe, number, versions
@@ -56,7 +57,7 @@ class ExplorationJob:
         self._check_files()
         self.checkpoint = find_checkpoint(args.weights)
         device = find_device(args.device)
-        self.net = load_pretrained(self.checkpoint, task='sr', device=device)
+        self.net = load_pretrained(self.checkpoint, task='sr', param_key=args.param_key, device=device)
         self.scale = self.net.scale
         self.lq = read_rgb(args.input)
         self.gt, self.edited = (None if path is None else self._read_hr(path) for path in (args.gt, args.edit))
@@ -122,7 +123,7 @@ class ExplorationJob:
         content = {
             'input': str(self.args.input), 'gt': self.args.gt, 'crop': self.args.crop, 'seed': self.args.seed,
             'num_samples': self.args.num_samples, 'checkpoint': str(self.checkpoint),
-            'checkpoint_sha256': file_hash(self.checkpoint), 'versions': versions(),
+            'checkpoint_sha256': file_hash(self.checkpoint), 'param_key': self.args.param_key, 'versions': versions(),
             'temperatures': {label.removeprefix('t'): json_safe(values) for label, values in figures.items()},
         }
         captions = {label: _caption(values) for label, values in figures.items()}
@@ -239,7 +240,7 @@ def _check_arguments(args) -> dict[str, int]:
     labels = {temperature_label(t): 1 if t == 0 else args.num_samples for t in args.temperatures}
     if len(labels) != len(args.temperatures):
         raise InputError(f'--temperatures {args.temperatures}: two are equal; give each once.')
-    check_seed(args.seed)
+    check_seed(args.seed, '--seed')
     for name, value, least in (('--num_samples', args.num_samples, 1), ('--interpolate', args.interpolate, 2)):
         if value is not None and value < least:
             raise InputError(f'{name} is {value}; it must be a whole number from {least}.')

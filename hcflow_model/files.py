@@ -19,8 +19,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     part = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # a name of its own, so that two runs into one folder do not write into each other's file
-        handle, part = tempfile.mkstemp(prefix=f'.{path.name}.', suffix='.part', dir=path.parent)
+        # a name of its own, so that two runs into one folder do not write into each other's file; cut, because names
+        # have at most 255 bytes
+        handle, part = tempfile.mkstemp(prefix=f'.{path.name[:40]}.', suffix='.part', dir=path.parent)
         with open(handle, 'wb') as file:
             file.write(content)
             file.flush()

@@ -16,6 +16,7 @@ from .files import write_bytes
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.bmp')
 DEEP_EXTENSIONS = ('.png', '.tif', '.tiff')  # more than 8 bits
 ALPHA_EXTENSIONS = ('.png', '.webp', '.tif', '.tiff')
+MAX_SIDE = {'.webp': 16383, '.jpg': 65500, '.jpeg': 65500}  # pixels; of the others none is met
 PROFILE_EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp')
 QUALITY = {'.jpg': [cv2.IMWRITE_JPEG_QUALITY, 95], '.jpeg': [cv2.IMWRITE_JPEG_QUALITY, 95],
            '.webp': [cv2.IMWRITE_WEBP_QUALITY, 95]}
@@ -100,14 +101,28 @@ def write_image(path: str | os.PathLike, pixels: np.ndarray, profile: bytes | No
     write_bytes(path, content)
 
 
-def check_format(path: Path, pixels: np.ndarray) -> None:
-    """Refuse a file name whose format is unknown or does not hold alpha where the pixels have it."""
+def check_format(path: Path, pixels: np.ndarray, size: Sequence[int] | None = None) -> None:
+    """Refuse a file name whose format is unknown, does not hold alpha where the pixels have it, or so large an image.
+
+    Args:
+        path: The file.
+        pixels: The image, or one of its kind.
+        size: (height, width) of the image. Default: that of `pixels`.
+    """
     extension = path.suffix.lower()
     if extension not in EXTENSIONS:
         raise InputError(f'{path}: format {extension!r} cannot be written; allowed are {", ".join(EXTENSIONS)}.')
     if has_alpha(pixels) and extension not in ALPHA_EXTENSIONS:
         raise InputError(f'{path}: {extension} holds no transparency (alpha), which the image has; allowed are '
                          f'{", ".join(ALPHA_EXTENSIONS)}.')
+    height, width = size or pixels.shape[:2]
+    if not _holds_size(extension, (height, width)):
+        raise InputError(f'{path}: the image is {height}x{width}, {extension} holds at most {MAX_SIDE[extension]} '
+                         'pixels on a side; take png or tif.')
+
+
+def _holds_size(extension, size):
+    return max(size) <= MAX_SIDE.get(extension, max(size))
 
 
 def has_alpha(pixels: np.ndarray) -> bool:
@@ -136,13 +151,17 @@ def resize(pixels: np.ndarray, size: Sequence[int]) -> np.ndarray:
     return resized.reshape(*resized.shape[:2], *pixels.shape[2:])
 
 
-def automatic_extension(path: str | os.PathLike, pixels: np.ndarray) -> str:
-    """The extension of `path` where its format holds the pixels without loss of depth or alpha, else .png or .tif."""
+def automatic_extension(path: str | os.PathLike, pixels: np.ndarray, size: Sequence[int] | None = None) -> str:
+    """The extension of `path` where its format holds the pixels without loss of depth or alpha, else .png or .tif.
+
+    `size`: (height, width) of what is to be written. Default: that of `pixels`.
+    """
     extension = Path(path).suffix.lower()
     if pixels.dtype == np.float32:
         return extension if extension in ('.tif', '.tiff') else '.tif'
-    fits = extension in EXTENSIONS and not (has_alpha(pixels) and extension not in ALPHA_EXTENSIONS) and not (
-        pixels.dtype == np.uint16 and extension not in DEEP_EXTENSIONS)
+    holds_alpha = extension in ALPHA_EXTENSIONS or not has_alpha(pixels)
+    holds_depth = extension in DEEP_EXTENSIONS or pixels.dtype == np.uint8
+    fits = extension in EXTENSIONS and holds_alpha and holds_depth and _holds_size(extension, size or pixels.shape[:2])
     return extension if fits else '.png'
 
 

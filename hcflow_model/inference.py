@@ -163,7 +163,6 @@ class HCFlowImages:
                 self.progress(done / count)
 
 
-
 class HCFlowUpscaler(HCFlowImages):
     """Super-resolution: `upscaler(image)` is one plausible HR image, `upscaler.samples(image, 3)` are three.
 
@@ -277,7 +276,11 @@ class HCFlowRescaler(HCFlowImages):
 
 
 def find_device(device: str | torch.device | None = None) -> torch.device:
-    """The device of that name; None: CUDA where there is one, else the CPU."""
+    """The device of that name, after trying it; None: CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError: There is no such device here.
+    """
     cuda = torch.cuda.is_available()
     try:
         device = torch.device(device or ('cuda' if cuda else 'cpu'))
@@ -285,13 +288,19 @@ def find_device(device: str | torch.device | None = None) -> torch.device:
         raise InputError(f'device is {device!r}; give cpu, cuda or cuda:1, for example.') from error
     if device.type == 'cuda' and not cuda:
         raise InputError(f'device is {str(device)!r}, but PyTorch sees no GPU here; take cpu.')
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, NotImplementedError, AssertionError) as error:  # cuda:7 of one GPU, what is not built in
+        reason = str(error).strip().split('\n')[0]
+        raise InputError(f'device is {str(device)!r}, which cannot be used here ({reason}); give cpu, cuda or cuda:1, '
+                         'for example.') from error
     return device
 
 
-def check_seed(seed: int | None) -> int:
-    """The seed, a random one for None, after refusing what is none."""
+def check_seed(seed: int | None, name: str = 'seed') -> int:
+    """The seed, a random one for None, after refusing what is none; `name`: how messages call it."""
     if seed is None:
         return torch.seed()
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise InputError(f'seed is {seed!r}; it must be a whole number from 0 to 2**63 - 1.')
+        raise InputError(f'{name} is {seed!r}; it must be a whole number from 0 to 2**63 - 1.')
     return seed

@@ -191,7 +191,7 @@ BAD = [
     ({'--temperatures': ['nan']}, 'a value of --temperatures is nan'),
     ({'--temperatures': [0.5, 0.5]}, 'two are equal'),
     ({'-n': 0}, '--num_samples is 0'),
-    ({'--seed': -1}, 'seed is -1'),
+    ({'--seed': -1}, '--seed is -1'),
     ({'--interpolate': 1}, '--interpolate is 1'),
     ({'--interpolate': 3, '--temperatures': [0]}, 'at temperature 0 there is one'),
     ({'--crop': [8, 0, 5, 5]}, '--crop 8 0 5 5 does not lie inside the LR image of 12x8'),

@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers import DATA, perturb, small_net
 
-from hcflow_model import HCFlowRescaler, HCFlowUpscaler, files
+from hcflow_model import HCFlowRescaler, HCFlowUpscaler, files, image_io
 from hcflow_model.commands import main
 from hcflow_model.image_io import read_image, read_image_file, write_image
 
@@ -150,10 +150,14 @@ def test_small_images_that_were_changed(capsys):
     ('-i lq -o out -w lq/cat.png', 'not a safe checkpoint|cannot be'),
     ('-i lq -o out -w empty', 'no checkpoint'), ('-i lq -o out -w sr.pth -t 15', '--tile is 15'),
     ('-i lq -o out -w sr.pth --tile_pad -1', '--tile_pad'), ('-i lq -o out -w sr.pth -n 0', '--num_samples'),
-    ('-i lq -o out -w sr.pth --temperature -0.1', '--temperature'), ('-i lq -o out -w sr.pth --seed -1', 'seed'),
+    ('-i lq -o out -w sr.pth --temperature -0.1', '--temperature'),
+    ('-i lq -o out -w sr.pth --seed -1', '--seed is -1'),
     ('-i lq -o out -w sr.pth -s 0', '--outscale'), ('-i lq -o sr.pth -w sr.pth', 'is a file'),
     ('-i lq/cat.png -o a.jpg --ext png -w sr.pth', '--ext'), ('-i lq -o out -w sr.pth --suffix a/b', 'slashes'),
-    ('-i lq -o out -w sr.pth --device nix', 'device')])
+    ('-i lq -o out -w sr.pth --device nix', 'device'), ('-i lq -o out -w sr.pth --device meta', 'cannot be used here'),
+    ('-i lq -o sr.pth/out -w sr.pth', 'sr.pth is a file'),
+    ('-i lq/cat.png -o sr.pth/a.png -w sr.pth', 'sr.pth is a file'),
+    ('-i lq/cat.png -o a.gif -w sr.pth', "a.gif: format '.gif' cannot be written")])
 def test_wrong_arguments(arguments, message, capsys):
     shutil.copytree(LQ, 'lq')
     Path('empty').mkdir()
@@ -177,6 +181,47 @@ def test_full_disk_is_one_error(monkeypatch, capsys):
     assert main(['upscale', '-i', str(LQ), '-o', 'out', '-w', 'sr.pth']) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith('hcflow: error: Cannot write out/cat.png: No space left')
     assert below('out') == []
+
+
+def test_images_that_would_be_written_over_each_other(capsys):
+    Path('in').mkdir()
+    for name in ('cat.png', 'cat.PNG'):
+        shutil.copy(LQ / 'cat.png', Path('in', name))
+    assert 'cat.PNG and in/cat.png would both be written to out/cat_png' in fails(
+        capsys, 'upscale', '-i', 'in', '-o', 'out', '-w', 'sr.pth')
+
+
+def test_sizes_that_a_format_does_not_hold(monkeypatch, capsys):
+    """Another format is taken, or the image refused before the work."""
+    write_image('wide.webp', np.full((3, 20, 3), 9, np.uint8))
+    monkeypatch.setitem(image_io.MAX_SIDE, '.webp', 79)
+    assert main(['upscale', '-i', 'wide.webp', '-o', 'out', '-w', 'sr.pth']) == 0
+    assert main(['upscale', '-i', 'wide.webp', '-o', 'smaller', '-w', 'sr.pth', '-s', '3.9']) == 0
+    assert below('out') == ['wide.png'] and below('smaller') == ['wide.webp']
+    assert main(['upscale', '-i', 'wide.webp', '-o', 'webp', '-w', 'sr.pth', '--ext', 'webp']) == 1
+    assert 'the image is 12x80, .webp holds at most 79 pixels on a side' in capsys.readouterr().err
+
+
+def test_longest_names():
+    name = 251 * 'a'
+    shutil.copy(LQ / 'cat.png', f'{name}.png')
+    assert main(['upscale', '-i', f'{name}.png', '-o', 'out', '-w', 'sr.pth']) == 0
+    assert below('out') == [f'{name}.png']
+
+
+def test_weights_of_a_checkpoint(capsys):
+    """--param_key chooses them; what a file lacks in averaged weights is taken from the others."""
+    last, averaged = (small_net(seed=seed).state_dict() for seed in (1, 2))
+    torch.save({'params': last, 'params_ema': averaged}, 'both.pth')
+    for name, state_dict in (('last', last), ('averaged', averaged)):
+        torch.save({'params': state_dict}, f'{name}.pth')
+    made = {}
+    for name, argv in (('both', []), ('both_last', ['--param_key', 'params']), ('last', []), ('averaged', [])):
+        argv = ['-w', f'{name.partition("_")[0]}.pth', *argv]
+        assert main(['upscale', '-i', str(LQ / 'cat.png'), '-o', name, *argv]) == 0
+        made[name] = read_image(Path(name, 'cat.png'))
+    assert np.array_equal(made['both'], made['averaged']) and np.array_equal(made['both_last'], made['last'])
+    assert not np.array_equal(made['last'], made['averaged'])
 
 
 def test_installed_command():

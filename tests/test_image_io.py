@@ -201,3 +201,12 @@ def test_images_of_a_folder(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text('')
     assert find_images(tmp_path) == [tmp_path / 'b.PNG', tmp_path / 'sub' / 'a.jpg']
+
+
+@pytest.mark.parametrize('extension', ['.webp', '.jpg'])
+def test_largest_size_of_a_format(extension, tmp_path):
+    side = image_io.MAX_SIDE[extension]
+    write_image(tmp_path / f'a{extension}', np.zeros((side, 2), np.uint8))
+    assert read_image(tmp_path / f'a{extension}').shape[0] == side
+    with pytest.raises(InputError, match=f'holds at most {side} pixels'):
+        write_image(tmp_path / f'b{extension}', np.zeros((2, side + 1), np.uint8))

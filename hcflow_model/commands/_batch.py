@@ -1,5 +1,6 @@
 """What the commands for images share: which files become which, progress, and failures that do not stop the rest."""
 import argparse
+import mimetypes
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -50,7 +51,20 @@ def add_arguments(parser: argparse.ArgumentParser, formats: bool = True) -> None
                             help="format of the images; auto: the input's, where that keeps depth and transparency, "
                             'else png, and tif for floats. jpg, webp and bmp have 8 bits (default: auto)')
     parser.add_argument('--overwrite', action='store_true', help='also make images that are there already')
+    add_network_arguments(parser)
+
+
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which of a checkpoint's weights, and where they run; also of `hcflow explore`."""
+    add_param_key(parser)
     parser.add_argument('--device', metavar='NAME', help='cpu, cuda, cuda:1 (default: cuda where there is one)')
+
+
+def add_param_key(parser: argparse.ArgumentParser) -> None:
+    """--param_key, which means the same in all commands."""
+    parser.add_argument('--param_key', choices=['params_ema', 'params'], default='params_ema',
+                        help='weights of the checkpoint: averaged (EMA), or the last of training (default: params_ema, '
+                        'where there is none params)')
 
 
 def plan(args: argparse.Namespace, extension: str | None = None) -> list[Job]:
@@ -72,10 +86,17 @@ def plan(args: argparse.Namespace, extension: str | None = None) -> list[Job]:
         raise InputError(f'--suffix is {args.suffix!r}; it is a part of a file name, without slashes.')
     if not source.exists():
         raise InputError(f'Input {source} does not exist.')
+    blocked = next((folder for folder in output.parents if folder.is_file()), None)
+    if blocked is not None:
+        raise InputError(f'Output {output}: {blocked} is a file, which can hold nothing; give another output.')
     if output.suffix.lower() in EXTENSIONS and not output.is_dir() and source.is_file():
         return [_job_to_file(args, source, output, only)]
     if output.is_file():
         raise InputError(f'Output {output} is a file; give a folder, or for one image a file name that ends in '
+                         f'{", ".join(EXTENSIONS)}.')
+    kind = mimetypes.guess_type(output.name)[0]
+    if source.is_file() and not output.exists() and kind is not None and kind.startswith('image/'):
+        raise InputError(f'Output {output}: format {output.suffix!r} cannot be written; allowed are '
                          f'{", ".join(EXTENSIONS)}.')
     folder = source if source.is_dir() else source.parent
     if output.resolve() == folder.resolve():
@@ -87,11 +108,15 @@ def plan(args: argparse.Namespace, extension: str | None = None) -> list[Job]:
     if not images:
         raise InputError(f'Folder {source} has no images ({", ".join(EXTENSIONS)}).')
     stems = [path.relative_to(source).with_suffix('') for path in images]
-    jobs = []
+    jobs = {}
     for path, stem in zip(images, stems, strict=True):
         twin = '' if stems.count(stem) == 1 else f'_{path.suffix[1:].lower()}'  # cat.jpg beside cat.png
-        jobs.append(Job(path, output / stem.with_name(f'{stem.name}{twin}{suffix}'), extension))
-    return jobs
+        job = Job(path, output / stem.with_name(f'{stem.name}{twin}{suffix}'), extension)
+        if job.target in jobs:  # cat.jpg beside cat.JPG
+            raise InputError(f'{jobs[job.target].source} and {path} would both be written to {job.target}; rename one '
+                             'of them.')
+        jobs[job.target] = job
+    return list(jobs.values())
 
 
 def _job_to_file(args, source, output, only):
@@ -105,15 +130,15 @@ def _job_to_file(args, source, output, only):
     return Job(source, output.with_suffix(''), output.suffix)
 
 
-def check_tile_arguments(args: argparse.Namespace) -> dict:
-    """The arguments `tile`, `overlap` and `device` of HCFlowUpscaler and HCFlowRescaler."""
+def constructor_arguments(args: argparse.Namespace) -> dict:
+    """The arguments `tile`, `overlap`, `device` and `param_key` of HCFlowUpscaler and HCFlowRescaler."""
     from ..tiling import DEFAULT_OVERLAP, check_tile
     tile = args.tile or None
     check_tile('--tile', tile)
     overlap = DEFAULT_OVERLAP if args.tile_pad is None else args.tile_pad
     if overlap < 0:
         raise InputError(f'--tile_pad is {overlap}; it must be a whole number of LR pixels from 0.')
-    return {'tile': tile, 'overlap': overlap, 'device': args.device}
+    return {'tile': tile, 'overlap': overlap, 'device': args.device, 'param_key': args.param_key}
 
 
 def run_jobs(jobs: list[Job], process: Callable[[Job, Callable[[float], None]], None], overwrite: bool,

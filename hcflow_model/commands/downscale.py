@@ -18,12 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Downscale all images to PNG files that carry what restoring needs."""
     jobs = _batch.plan(args, '.png')
-    tiling = _batch.check_tile_arguments(args)
+    arguments = _batch.constructor_arguments(args)
 
     from ..image_io import read_image_file, write_image
     from ..inference import HCFlowRescaler
     from ..sidecar import Sidecar
-    rescaler = HCFlowRescaler(args.weights, **tiling)
+    rescaler = HCFlowRescaler(args.weights, **arguments)
 
     def process(job, progress):
         file = read_image_file(job.source)

@@ -2,6 +2,8 @@
 import sys
 from pathlib import Path
 
+from . import _batch
+
 HELP = 'Look at the solution space of an LR image: samples, their spread, likelihood and latents, walks and edits.'
 EXAMPLES = """
 hcflow explore -i lr.png --weights experiments/train_HCFlow_x4 -o explored
@@ -36,7 +38,7 @@ def add_arguments(parser) -> None:
                         help='edited HR image: its latents, kept and normalized to each temperature, are decoded for '
                         'the LR image of -i and for its own (NAME_edit.png, NAME_edit_*.png)')
     parser.add_argument('--overwrite', action='store_true', help='replace what an earlier run wrote')
-    parser.add_argument('--device', metavar='NAME', help='cpu, cuda, cuda:1 (default: cuda where there is one)')
+    _batch.add_network_arguments(parser)
 
 
 def run(args) -> int:

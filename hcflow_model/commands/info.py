@@ -4,6 +4,8 @@ import json
 import math
 import sys
 
+from . import _batch
+
 HELP = 'Show what a checkpoint holds: task, sizes, iteration, EMA, and whether its weights are sound.'
 EXAMPLES = """
 hcflow info experiments/train_HCFlow_x4
@@ -16,8 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument('checkpoint', metavar='CHECKPOINT',
                         help="a checkpoint, ours or a released one, or an experiment's folder (its newest)")
-    parser.add_argument('--param_key', choices=['params_ema', 'params'], default='params_ema',
-                        help='weights to look at (default: params_ema, where there is none params)')
+    _batch.add_param_key(parser)
     parser.add_argument('--json', action='store_true', help='print JSON; numbers that are not finite become null')
 
 

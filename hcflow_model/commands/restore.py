@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Restore all images to the size, depth and channels that their PNG files name."""
     jobs = _batch.plan(args)
-    tiling = _batch.check_tile_arguments(args)
+    arguments = _batch.constructor_arguments(args)
 
     from tqdm import tqdm
 
@@ -31,8 +31,8 @@ def run(args: argparse.Namespace) -> int:
     from ..sidecar import Sidecar, digest
     if args.temperature is not None:
         check_temperature('--temperature', args.temperature)
-    check_seed(args.seed)
-    rescaler = HCFlowRescaler(args.weights, **tiling)
+    check_seed(args.seed, '--seed')
+    rescaler = HCFlowRescaler(args.weights, **arguments)
     network = digest(rescaler.net)
 
     def process(job, progress):
@@ -45,10 +45,11 @@ def run(args: argparse.Namespace) -> int:
         elif sidecar.network != network:
             tqdm.write(f'{job.source} was made small by another network than {args.weights}; it may look wrong.')
         dtype = pixels.dtype if sidecar is None else sidecar.type
-        extension = job.extension or automatic_extension(job.source, as_depth(pixels[:1, :1], dtype))
-        check_format(job.path(extension), pixels)
+        size = [rescaler.scale * length for length in pixels.shape[:2]] if sidecar is None else sidecar[:2]
+        extension = job.extension or automatic_extension(job.source, as_depth(pixels[:1, :1], dtype), size)
+        check_format(job.path(extension), pixels, size)
         rescaler.progress = progress
-        hr = rescaler.restore(pixels, sidecar and (sidecar.height, sidecar.width), args.temperature, args.seed)
+        hr = rescaler.restore(pixels, size, args.temperature, args.seed)
         write_image(job.path(extension), as_depth(hr, dtype), file.profile)
 
     return _batch.run_jobs(jobs, process, args.overwrite)

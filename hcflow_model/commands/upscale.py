@@ -33,26 +33,25 @@ def run(args: argparse.Namespace) -> int:
     if args.outscale is not None and not 0 < args.outscale <= 64:
         raise InputError(f'--outscale is {args.outscale:g}; it must be a number above 0, up to 64.')
     jobs = _batch.plan(args)
-    tiling = _batch.check_tile_arguments(args)
+    arguments = _batch.constructor_arguments(args)
 
     from hcflow_arch.image_checks import check_temperature
 
     from ..image_io import automatic_extension, check_format, read_image_file, resize, write_image
     from ..inference import HCFlowUpscaler, check_seed
     check_temperature('--temperature', args.temperature)
-    check_seed(args.seed)
-    upscaler = HCFlowUpscaler(args.weights, **tiling)
+    check_seed(args.seed, '--seed')
+    upscaler = HCFlowUpscaler(args.weights, **arguments)
     numbers = range(1, args.num_samples + 1) if args.num_samples > 1 else (None,)
 
     def process(job, progress):
         file = read_image_file(job.source)
-        extension = job.extension or automatic_extension(job.source, file.pixels)
-        check_format(job.path(extension), file.pixels)  # before the work
+        size = [round((args.outscale or upscaler.scale) * length) for length in file.pixels.shape[:2]]
+        extension = job.extension or automatic_extension(job.source, file.pixels, size)
+        check_format(job.path(extension), file.pixels, size)  # before the work
         upscaler.progress = progress
         samples = upscaler.samples(file.pixels, args.num_samples, args.temperature, args.seed)
         for number, sample in zip(numbers, samples, strict=True):
-            if args.outscale is not None:
-                sample = resize(sample, [round(args.outscale * length) for length in file.pixels.shape[:2]])
-            write_image(job.path(extension, number), sample, file.profile)
+            write_image(job.path(extension, number), resize(sample, size), file.profile)
 
     return _batch.run_jobs(jobs, process, args.overwrite, numbers)

@@ -146,6 +146,8 @@ def model_options(root, network, losses, lr=1e-4, scale=4, **train):
 
 
 L1 = {'type': 'L1Loss', 'loss_weight': 1.0, 'reduction': 'mean'}
+PERCEPTUAL_OPT = {'perceptual_opt': {'type': 'PerceptualLoss', 'layer_weights': {'conv1_2': 1}, 'vgg_type': 'vgg19',
+                                     'perceptual_weight': 0.05, 'style_weight': 0, 'criterion': 'l1'}}
 NLL_OPT = {'nll_opt': {'type': 'NLLLoss', 'loss_weight': 1.0}}
 RESCALING_OPTS = {'lq_opt': {'type': 'MSELoss', 'loss_weight': 0.05, 'reduction': 'mean'},
                   'latent_opt': {'type': 'LatentLoss', 'loss_weight': 1e-5}, 'pixel_opt': L1}

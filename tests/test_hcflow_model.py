@@ -1,6 +1,5 @@
 """HCFlowModel in training: which steps, in which order, and from which start."""
 import json
-import urllib.error
 
 import numpy as np
 import pytest
@@ -8,6 +7,7 @@ import torch
 from helpers import (
     L1,
     NLL_OPT,
+    PERCEPTUAL_OPT,
     SMALL,
     cpu_options,
     equal,
@@ -23,8 +23,6 @@ from helpers import (
 from hcflow_arch import InputError
 from hcflow_model import HCFlowModel
 
-PERCEPTUAL_OPT = {'perceptual_opt': {'type': 'PerceptualLoss', 'layer_weights': {'conv1_2': 1}, 'vgg_type': 'vgg19',
-                                     'perceptual_weight': 0.05, 'style_weight': 0, 'criterion': 'l1'}}
 VGG_D = {'type': 'HCFlowVGGDiscriminator', 'num_feat': 2, 'input_size': 32}
 NET_D = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 2}  # takes every size that is a multiple of 8
 
@@ -290,35 +288,6 @@ def test_discriminator_that_does_not_fit_the_patches(network_d, size, tmp_path):
     opt = cpu_options(tmp_path, SMALL, gan_opts())
     opt.update(network_d=dict(network_d), datasets={'train': {'gt_size': size}})
     with pytest.raises(InputError, match=f'{network_d["type"]}.*{size}'):
-        HCFlowModel(opt)
-
-
-# ---- perceptual loss ----
-
-def test_vgg_weights_that_cannot_be_had(tmp_path, monkeypatch):
-    def no_download(*args, **kwargs):
-        raise urllib.error.URLError('no network')
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr('torchvision.models._api.load_state_dict_from_url', no_download)
-    with pytest.raises(InputError, match=r'no network.*experiments/pretrained_models/vgg19-dcbb9e9d\.pth'):
-        training_model(tmp_path, PERCEPTUAL_OPT)
-
-
-@pytest.mark.parametrize('change', [{'layer_weights': {'conv9_1': 1}}, {'vgg_type': 'vgg20'}, {'layer_weights': 1}])
-def test_perceptual_options_that_do_not_exist(change, tmp_path):
-    with pytest.raises(InputError, match=next(iter(change))):
-        training_model(tmp_path, {'perceptual_opt': {**PERCEPTUAL_OPT['perceptual_opt'], **change}})
-
-
-def test_lpips_weights_are_looked_for_before_training(tmp_path, monkeypatch):
-    def no_weights(*args):
-        raise InputError('LPIPS needs a file')
-
-    monkeypatch.setattr('hcflow_model.perceptual.check_lpips_available', no_weights)
-    opt = cpu_options(tmp_path, SMALL, NLL_OPT)
-    opt['val']['metrics'] = {'lpips': {'type': 'calculate_lpips'}}
-    with pytest.raises(InputError, match='LPIPS needs a file'):
         HCFlowModel(opt)
 
 

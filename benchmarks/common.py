@@ -10,7 +10,8 @@ from pathlib import Path
 import hcflow_arch  # isort: skip  (first: makes `import basicsr` work)
 import torch
 from basicsr.archs.rrdbnet_arch import RRDBNet
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from hcflow_arch import HCFlowNet
 
@@ -126,11 +127,30 @@ def print_table(title: str, header: list[str], rows: list[list]) -> None:
                         for i, (cell, width) in enumerate(zip(row, widths, strict=True))))
 
 
+class Multiplications(TorchDispatchMode):
+    """Counts the multiplications of convolutions and matrix products while it is on, in 1e9.
+
+    By PyTorch's table of operations; its FlopCounterMode also follows modules by hooks, which `memory: low` does not
+    allow.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0.
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        operation = func._overloadpacket
+        if operation in flop_registry:
+            self.count += flop_registry[operation](*args, **(kwargs or {}), out_val=out) / 2e9
+        return out
+
+
 def multiplications(function) -> float:
-    """Multiplications, in 1e9, of the convolutions and matrix products that a function runs."""
-    with FlopCounterMode(display=False) as counter:
+    """Those that a function runs, in 1e9."""
+    with Multiplications() as counter:
         function()
-    return counter.get_total_flops() / 2e9
+    return counter.count
 
 
 def ratio_table(title: str, functions: dict, seconds: dict[str, float]) -> None:

@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(f'hcflow: error: {" ".join(str(error).split())}\n')
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write('hcflow: stopped; what was finished is whole, and the same command goes on from there\n')
+        sys.stderr.write('hcflow: stopped; files that were finished are whole, and the same command makes the others\n')
         return 130
 
 

@@ -12,6 +12,7 @@ def bounded_log_scale(raw: torch.Tensor) -> torch.Tensor:
 
 def split_shift_scale(h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Even channels are the shift, odd channels the raw scale: (N, 2C, H, W) -> two of (N, C, H, W)."""
+    h = h.contiguous()  # subnets may give channels last; the flow's arithmetic runs in planes
     return h[:, 0::2], h[:, 1::2]
 
 
@@ -57,10 +58,13 @@ class ShiftCoupling(FlowLayer):
         self.subnet = subnet
         self.num_shifted = num_shifted
 
+    def _shift(self, condition, context):
+        return self.subnet(condition, context).to(condition.dtype).contiguous()
+
     def forward(self, x, context=None):
         x1, x2 = x[:, :self.num_shifted], x[:, self.num_shifted:]
-        return torch.cat([x1 + self.subnet(x2, context).to(x.dtype), x2], dim=1), x.new_zeros(x.shape[0])
+        return torch.cat([x1 + self._shift(x2, context), x2], dim=1), x.new_zeros(x.shape[0])
 
     def inverse(self, z, context=None):
         z1, z2 = z[:, :self.num_shifted], z[:, self.num_shifted:]
-        return torch.cat([z1 - self.subnet(z2, context).to(z.dtype), z2], dim=1)
+        return torch.cat([z1 - self._shift(z2, context), z2], dim=1)

@@ -1,7 +1,11 @@
 """Five densely connected convolutions as one autograd function: the memory of a network of RRDBs is theirs."""
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
+
+from .memory_layout import layout_like
 
 NEGATIVE_SLOPE = 0.2  # of the LeakyReLU after the first four convolutions
 
@@ -27,29 +31,40 @@ class DenseConvs(torch.autograd.Function):
     def backward(ctx, grad):
         kept, *parameters = ctx.saved_tensors
         buffer = _grow(kept, parameters[:-2]) if ctx.recompute else kept
-        weights = parameters[::2]
-        starts = [0, *(weight.shape[1] for weight in weights[:-1])]  # where in the buffer x and each output begin
-        grad_buffer, parameter_grads = None, []
-        for i in reversed(range(len(weights))):
-            end = weights[i].shape[1]  # this convolution reads the channels before
-            mask = (i > 0 or ctx.needs_input_grad[0], *ctx.needs_input_grad[2 + 2 * i:4 + 2 * i])
-            grad_read, *own = _conv_backward(grad, buffer[:, :end], weights[i], mask)
-            parameter_grads = [*own, *parameter_grads]
-            if grad_buffer is None:
-                grad_buffer = grad_read
-            elif mask[0]:
-                grad_buffer[:, :end] += grad_read
+        weights, last = parameters[::2], len(parameters) // 2 - 1
+        starts = [0, *(weight.shape[1] for weight in weights)]  # where in the buffer x and each output begin
+        outputs = [weight.shape[0] for weight in weights]
+        ends = list(itertools.accumulate(outputs, initial=0))  # where in grad_buffer the gradient of each output begins
+        grad_buffer = _empty(grad, ends[-1], weights[0])
+        grad_buffer[:, ends[last]:] = grad
+        weight_grads = [[None] * (i + 1) for i in range(last + 1)]
+        wants_weights, wants_biases = any(ctx.needs_input_grad[2::2]), any(ctx.needs_input_grad[3::2])
+        for i in reversed(range(last + 1)):  # x (i = 0) and outputs: all that reads one of them, as one convolution
+            part = buffer[:, starts[i]:starts[i + 1]]
+            weight = torch.cat([later[:, starts[i]:starts[i + 1]] for later in weights[i:]])
+            mask = (i > 0 or ctx.needs_input_grad[0], wants_weights, wants_biases and i == 0)
+            grad_part, weight_grad, bias_grad = _conv_backward(grad_buffer[:, ends[i]:], part, weight, mask)
+            if wants_weights:
+                for later, piece in zip(weight_grads[i:], weight_grad.split(outputs[i:]), strict=True):
+                    later[i] = piece
             if i > 0:
-                part = slice(starts[i], end)
-                grad = torch.ops.aten.leaky_relu_backward(grad_buffer[:, part], buffer[:, part], NEGATIVE_SLOPE, True)
-        return grad_buffer[:, :end] if ctx.needs_input_grad[0] else None, None, *parameter_grads
+                grad_buffer[:, ends[i - 1]:ends[i]] = torch.ops.aten.leaky_relu_backward(
+                    grad_part, part, NEGATIVE_SLOPE, True)
+        bias_grads = bias_grad.split(outputs) if wants_biases else [None] * len(weights)
+        weight_grads = [torch.cat(pieces, dim=1) if wants_weights else None for pieces in weight_grads]
+        return grad_part, None, *itertools.chain.from_iterable(zip(weight_grads, bias_grads, strict=True))
+
+
+def _empty(like, num_ch, weight):
+    """A tensor of num_ch channels, of like's other sizes, type and device, laid out as the weight is."""
+    n, _, h, w = like.shape
+    return torch.empty((n, num_ch, h, w), dtype=like.dtype, device=like.device, memory_format=layout_like(weight))
 
 
 def _grow(x, parameters):
     """(N, C, H, W) -> x and the outputs of all convolutions but the last in one tensor."""
     num_in_ch, num_grow_ch = parameters[0].shape[1], parameters[0].shape[0]
-    n, _, h, w = x.shape
-    buffer = x.new_empty(n, num_in_ch + len(parameters) // 2 * num_grow_ch, h, w)
+    buffer = _empty(x, num_in_ch + len(parameters) // 2 * num_grow_ch, parameters[0])
     buffer[:, :num_in_ch] = x
     with torch.autocast(x.device.type, enabled=False):  # x and parameters have the type to compute in
         for i in range(len(parameters) // 2):

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from .dense_convs import dense_convs
 from .flow_layers import ActNorm2d
+from .memory_layout import conv1x1_by_pixel, layout_like
 from .recompute import recomputed
 
 
@@ -78,11 +79,16 @@ def _conv_norm_relu(x, context, conv, norm):
             norm.initialize(conv(x if context is None else torch.cat([x, context], dim=1)))
     scale = norm.log_scale.exp()
     weight, bias = conv.weight * scale.view(-1, 1, 1, 1), (norm.bias * scale).flatten()
+    if conv.kernel_size == (1, 1):
+        return F.relu_(conv1x1_by_pixel(x, weight, bias))
+    layout = layout_like(conv.weight)
+    x = x.contiguous(memory_format=layout)
     if context is None:
         return F.relu_(F.conv2d(x, weight, bias, padding=conv.padding))
-    num_ch = x.shape[1]
-    y = F.conv2d(context, weight[:, num_ch:], bias, padding=conv.padding)
-    return F.relu_(y.add_(F.conv2d(x, weight[:, :num_ch], padding=conv.padding)))
+    of_x, of_context = (part.contiguous(memory_format=layout) for part in
+                        weight.split([x.shape[1], weight.shape[1] - x.shape[1]], dim=1))
+    y = F.conv2d(context, of_context, bias, padding=conv.padding)
+    return F.relu_(y.add_(F.conv2d(x, of_x, padding=conv.padding)))
 
 
 class DenseBlock(nn.Module):

@@ -1,7 +1,7 @@
 """The network by the textbook: plain autograd, one operation after another, to compare numbers, time and memory with.
 
 `plain(net)` is a copy of an HCFlowNet whose dense blocks concatenate, whose actnorms are layers of their own, whose
-matrices are inverted one by one, and which recomputes and keeps nothing.
+matrices are inverted one by one, whose tensors lie in planes, and which recomputes and keeps nothing.
 """
 import copy
 import types
@@ -9,6 +9,7 @@ import types
 import torch
 import torch.nn.functional as F
 
+from hcflow_arch import HCFlowNet
 from hcflow_arch.flow_chain import FlowSequential, FlowStep
 from hcflow_arch.flow_layers import InvertibleConv1x1
 from hcflow_arch.rrdb import RRDB, ResidualDenseBlock
@@ -78,6 +79,8 @@ METHODS = {
 def plain(net):
     """A copy of an HCFlowNet, or of a part of one, that runs by plain autograd."""
     net = copy.deepcopy(net)
+    if isinstance(net, HCFlowNet):
+        net.lay_out(False)
     for module in net.modules():
         for name, method in METHODS.get(type(module), {}).items():
             setattr(module, name, types.MethodType(method, module))

@@ -192,3 +192,41 @@ def test_inverses_are_kept_and_never_stale(change, monkeypatch):
     with torch.no_grad():
         assert torch.equal(net.decode(lq, temperature=0), fresh.decode(lq, temperature=0))
     assert chain._kept_inverses is not kept
+
+
+@pytest.mark.parametrize('task', ['sr', 'rescaling'])
+def test_layouts_give_equal_numbers(task):
+    planes = perturb(small_net(4, task, channels_last=False))
+    last = small_net(4, task, channels_last=True)
+    last.load_state_dict(planes.state_dict())
+    assert_equal(gradients(last), gradients(planes))
+    weight = last.levels[0].feature_net.body1[0].rdb1.conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    assert weight.grad.stride() == weight.stride()
+
+
+def test_layout_follows_the_network():
+    net = copy.deepcopy(small_net(channels_last=True)).double()
+    weight = net.levels[0].feature_net.conv_first.weight
+    assert not weight.is_contiguous()
+    net.lay_out(False)
+    assert weight.is_contiguous()
+
+
+def test_frozen_parameters_of_a_dense_block():
+    block = DenseBlock(3, 4, 2).double()
+    for i, parameter in enumerate(block.parameters()):
+        torch.nn.init.normal_(parameter, std=0.3)
+        parameter.requires_grad_(i in (2, 5))
+    x = torch.randn(1, 3, 4, 5, dtype=torch.float64)
+    wanted = plain(block)
+    block(x).square().sum().backward()
+    wanted(x).square().sum().backward()
+    for got, other in zip(block.parameters(), wanted.parameters(), strict=True):
+        assert (got.grad is None) == (other.grad is None)
+        assert got.grad is None or torch.allclose(got.grad, other.grad)
+
+
+def test_bad_layout():
+    with pytest.raises(InputError, match="network_g.channels_last is 'yes'"):
+        small_net(channels_last='yes')

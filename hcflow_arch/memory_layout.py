@@ -1,0 +1,67 @@
+"""Channels last: (N, C, H, W) with the channels of a pixel side by side in memory, which some convolutions prefer."""
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from .errors import InputError
+
+
+def is_channels_last(weight: torch.Tensor) -> bool:
+    """Whether a weight (K, C, 3, 3) lies so: PyTorch's convolutions then give features that do, too."""
+    return weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+
+
+def layout_like(weight: torch.Tensor) -> torch.memory_format:
+    """The memory format in which to keep features beside a weight."""
+    return torch.channels_last if is_channels_last(weight) else torch.contiguous_format
+
+
+def conv1x1_by_pixel(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """1x1 convolution of (N, C, H, W) by (K, C, 1, 1), channels last as x is.
+
+    Rows become images of their own, without a copy: on one thread PyTorch runs a 1x1 convolution of less than 16
+    images as a matrix product, at half the speed of its convolution where that product is not made for the CPU.
+    """
+    if not is_channels_last(x):
+        return F.conv2d(x, weight, bias)
+    n, c, h, w = x.shape
+    rows = F.conv2d(x.permute(0, 2, 3, 1).reshape(n * h, 1, w, c).permute(0, 3, 1, 2), weight, bias)
+    return rows.permute(0, 2, 3, 1).reshape(n, h, w, -1).permute(0, 3, 1, 2)
+
+
+class ChannelsLastModule(nn.Module):
+    """A module that keeps the weights of its convolutions in the layout that its device prefers."""
+
+    channels_last = False
+
+    def lay_out(self, channels_last: bool | None) -> None:
+        """Choose the layout: channels last, planes, or (None) by device: where measured to be faster.
+
+        That is a CPU with AVX-512. The flow's own arithmetic stays in planes, of few channels each.
+        """
+        if channels_last is not None and not isinstance(channels_last, bool):
+            raise InputError(f'network_g.channels_last is {channels_last!r}; it must be true, false or ~ (by device).')
+        self.channels_last = channels_last
+        self._lay_out()
+
+    def keeps_layout(self) -> list[nn.Module]:
+        """Parts that are not laid out: networks of others, which may ask for planes."""
+        return []
+
+    def _apply(self, fn, *args, **kwargs):  # .to(), .cuda(), .float() all come through here
+        super()._apply(fn, *args, **kwargs)
+        self._lay_out()
+        return self
+
+    @torch.no_grad()
+    def _lay_out(self):
+        others = {id(parameter) for module in self.keeps_layout() for parameter in module.parameters()}
+        for parameter in self.parameters():
+            if parameter.dim() == 4 and parameter.shape[2:].numel() > 1 and id(parameter) not in others:
+                wanted = _prefers_channels_last(parameter.device) if self.channels_last is None else self.channels_last
+                layout = torch.channels_last if wanted else torch.contiguous_format
+                parameter.data = parameter.data.contiguous(memory_format=layout)
+
+
+def _prefers_channels_last(device):
+    return device.type == 'cpu' and torch.backends.cpu.get_cpu_capability() == 'AVX512'

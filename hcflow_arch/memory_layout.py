@@ -34,6 +34,10 @@ class ChannelsLastModule(nn.Module):
 
     channels_last = False
 
+    def __init__(self):
+        super().__init__()
+        self.register_state_dict_post_hook(_in_planes)
+
     def lay_out(self, channels_last: bool | None) -> None:
         """Choose the layout: channels last, planes, or (None) by device: where measured to be faster.
 
@@ -65,3 +69,10 @@ class ChannelsLastModule(nn.Module):
 
 def _prefers_channels_last(device):
     return device.type == 'cpu' and torch.backends.cpu.get_cpu_capability() == 'AVX512'
+
+
+def _in_planes(module, state_dict, prefix, local_metadata):
+    """Checkpoints do not depend on the machine that wrote them, and safetensors takes planes alone."""
+    for name, tensor in state_dict.items():
+        if name.startswith(prefix) and torch.is_tensor(tensor):
+            state_dict[name] = tensor.contiguous()

@@ -209,6 +209,7 @@ def test_layout_follows_the_network():
     net = copy.deepcopy(small_net(channels_last=True)).double()
     weight = net.levels[0].feature_net.conv_first.weight
     assert not weight.is_contiguous()
+    assert all(tensor.is_contiguous() for tensor in net.state_dict().values())
     net.lay_out(False)
     assert weight.is_contiguous()
 

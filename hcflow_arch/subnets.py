@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from .dense_convs import dense_convs
 from .flow_layers import ActNorm2d
-from .memory_layout import conv1x1_by_pixel, layout_like
+from .memory_layout import conv1x1_relu, layout_like
 from .recompute import recomputed
 
 
@@ -80,7 +80,7 @@ def _conv_norm_relu(x, context, conv, norm):
     scale = norm.log_scale.exp()
     weight, bias = conv.weight * scale.view(-1, 1, 1, 1), (norm.bias * scale).flatten()
     if conv.kernel_size == (1, 1):
-        return F.relu_(conv1x1_by_pixel(x, weight, bias))
+        return conv1x1_relu(x, weight, bias)
     layout = layout_like(conv.weight)
     x = x.contiguous(memory_format=layout)
     if context is None:

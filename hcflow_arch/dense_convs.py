@@ -43,7 +43,7 @@ class DenseConvs(torch.autograd.Function):
             part = buffer[:, starts[i]:starts[i + 1]]
             weight = torch.cat([later[:, starts[i]:starts[i + 1]] for later in weights[i:]])
             mask = (i > 0 or ctx.needs_input_grad[0], wants_weights, wants_biases and i == 0)
-            grad_read = grad_buffer[:, ends[i]:] if i < last else grad
+            grad_read = grad_buffer[:, ends[i]:] if i < last else grad  # without a copy
             grad_part, weight_grad, bias_grad = _conv_backward(grad_read, part, weight, mask)
             if wants_weights:
                 for later, piece in zip(weight_grads[i:], weight_grad.split(outputs[i:]), strict=True):

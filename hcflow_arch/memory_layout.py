@@ -32,7 +32,7 @@ def conv1x1_relu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> t
 class ChannelsLastModule(nn.Module):
     """A module that keeps the weights of its convolutions in the layout that its device prefers."""
 
-    channels_last = False
+    channels_last = None
 
     def __init__(self):
         super().__init__()
@@ -72,7 +72,10 @@ def _prefers_channels_last(device):
 
 
 def _in_planes(module, state_dict, prefix, local_metadata):
-    """Checkpoints do not depend on the machine that wrote them, and safetensors takes planes alone."""
+    """Checkpoints do not depend on the machine that wrote them, and safetensors takes planes alone.
+
+    What lies channels last is copied: writing into a state dict does not change such a weight; load it instead.
+    """
     for name, tensor in state_dict.items():
         if name.startswith(prefix) and torch.is_tensor(tensor):
             state_dict[name] = tensor.contiguous()

@@ -13,7 +13,8 @@ from .report import file_hash
 
 TASKS = {'sr': 'super-resolution (sr)', 'rescaling': 'rescaling'}
 MAX_NAMES = 5  # of bad tensors
-NOT_SIZES = ('task', 'scale', 'temperature', 'quant_bins', 'start', 'memory', 'channels_last')  # arguments
+# arguments of the network
+NOT_SIZES = ('task', 'scale', 'temperature', 'quant_bins', 'start', 'memory', 'channels_last')
 
 
 def checkpoint_info(path: str | os.PathLike, param_key: str = 'params_ema') -> dict:

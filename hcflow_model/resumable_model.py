@@ -3,6 +3,7 @@ import copy
 import signal
 from collections.abc import Mapping
 
+import torch
 import torch.distributed as dist
 from basicsr.models.base_model import BaseModel
 from basicsr.models.sr_model import SRModel
@@ -107,6 +108,11 @@ class ResumableModel(SRModel):
         except ValueError as error:  # torch's, of other numbers of parameters
             raise InputError(f'The training state of iteration {resume_state["iter"]} does not fit the networks of '
                              f'the option file: {error}.') from error
+        for optimizer in self.optimizers:
+            for parameter, state in optimizer.state.items():  # saved where weights may have another layout in memory,
+                for key, value in state.items():  # which a fused Adam does not take
+                    if torch.is_tensor(value) and value.shape == parameter.shape:
+                        state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         self.best_metric_results = resume_state.get('best_metric_results', {})
         self.epoch, self.last_iter = resume_state['epoch'], resume_state['iter']
         states = resume_state.get('random_states', [])

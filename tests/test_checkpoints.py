@@ -304,6 +304,22 @@ def test_resume_of_a_state_without_random_states(tmp_path):
     assert resumed.best_metric_results == {} and resumed.optimizer_g.state
 
 
+@pytest.mark.parametrize('layouts', [(True, False), (False, True)])
+def test_resume_in_another_layout(layouts, tmp_path):
+    """A fused Adam takes moments only where they are laid out as the weights are."""
+    model = training_model(tmp_path, NLL_OPT)
+    model.net_g.lay_out(layouts[0])
+    train(model, 1)
+    model.save(0, 1)
+    resumed = training_model(tmp_path, NLL_OPT)
+    resumed.net_g.lay_out(layouts[1])
+    resumed.resume_training(torch.load(tmp_path / 'training_states' / '1.state', weights_only=True))
+    for parameter, wanted in zip(resumed.net_g.parameters(), model.net_g.parameters(), strict=True):
+        state, saved = resumed.optimizer_g.state[parameter], model.optimizer_g.state[wanted]
+        assert state['exp_avg'].stride() == state['exp_avg_sq'].stride() == parameter.stride()
+        assert torch.equal(state['exp_avg'], saved['exp_avg'])
+
+
 # ---- random states ----
 
 def test_random_states_round_trip_through_a_file(tmp_path):

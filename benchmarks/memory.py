@@ -2,11 +2,10 @@
 
     python -m benchmarks.memory --out results/memory.json
 """
-import cv2
 import torch
 
 from . import common
-from .plot import draw_curves
+from .plot import draw_growth
 
 AUTHORS_MIB = {'sr': 1298, 'rescaling': 703}  # the authors' code, measured in the same way at HR patch 160
 CARDS_GB = (8, 12, 24, 80)
@@ -60,8 +59,9 @@ def growth(args) -> list[dict]:
                        [[row['patch'], row['default'], row['low'], round(row['default'] * 2**20 / row['patch']**2)]
                         for row in rows])
     if args.out is not None:
-        curves = {name: [(row['patch']**2, [row[name]]) for row in rows] for name in ('default', 'low')}
-        cv2.imwrite(str(args.out.with_suffix('.png')), draw_curves(curves, 'MiB per image', x_label='HR pixels'))
+        curves = {name: [(row['patch']**2, [row[name] * 2**10 / row['patch']**2]) for row in rows]
+                  for name in ('default', 'low')}
+        draw_growth(args.out.with_suffix('.png'), curves, 'KiB kept for backward per HR pixel')
     return rows
 
 

@@ -1,9 +1,12 @@
 """Curves as a picture, with OpenCV alone."""
+from pathlib import Path
+
 import cv2
 import numpy as np
 
 COLORS = ((180, 90, 20), (30, 60, 200), (40, 140, 40), (150, 40, 150))  # BGR
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 640, 400, 70, 40, 20, 45
+LABEL_WIDTH = 42  # of a number at the x axis, in pixels
 
 
 def draw_curves(curves: dict[str, list[tuple[float, list[float]]]], title: str,
@@ -36,10 +39,13 @@ def draw_curves(curves: dict[str, list[tuple[float, list[float]]]], title: str,
         _, row = point(min(xs), y)
         cv2.line(image, (LEFT, row), (WIDTH - RIGHT, row), (225, 225, 225), 1)
         _text(image, f'{y:.4g}', (8, row + 4))
+    labelled = -WIDTH
     for x in sorted(set(xs)):
         column, _ = point(x, low)
         cv2.line(image, (column, HEIGHT - BOTTOM), (column, HEIGHT - BOTTOM + 4), (0, 0, 0), 1)
-        _text(image, f'{x:g}', (column - 10, HEIGHT - BOTTOM + 18))
+        if column - labelled > LABEL_WIDTH:
+            _text(image, f'{x:.4g}', (column - 14, HEIGHT - BOTTOM + 18))
+            labelled = column
     _text(image, title, (LEFT, 22), 0.5)
     _text(image, x_label, (WIDTH // 2, HEIGHT - 8))
     for index, (name, points) in enumerate(curves.items()):
@@ -51,6 +57,14 @@ def draw_curves(curves: dict[str, list[tuple[float, list[float]]]], title: str,
         cv2.polylines(image, [line], False, color, 2, cv2.LINE_AA)
         _text(image, name, (WIDTH - RIGHT - 110, HEIGHT // 2 + 18 * index), 0.45, color)
     return image
+
+
+def draw_growth(path: Path, curves: dict[str, list[tuple[float, list[float]]]], title: str) -> None:
+    """Write a plot of cost per HR pixel, from zero, against HR pixels: level where cost is linear."""
+    highest = max(value for points in curves.values() for _, values in points for value in values)
+    step = next(step for step in (10.**k * m for k in range(-6, 9) for m in (1, 2, 5)) if 5 * step > 1.1 * highest)
+    curves = {name: [(pixels / 1000, values) for pixels, values in points] for name, points in curves.items()}
+    cv2.imwrite(str(path), draw_curves(curves, title, (0, 5 * step), 'thousand HR pixels'))
 
 
 def _text(image, text, origin, size=0.38, color=(0, 0, 0)):

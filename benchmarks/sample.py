@@ -2,11 +2,10 @@
 
     python -m benchmarks.sample --out results/sample.json
 """
-import cv2
 import torch
 
 from . import common
-from .plot import draw_curves
+from .plot import draw_growth
 
 TEMPERATURES, NUM_SAMPLES = (0., 0.9), 3
 
@@ -58,9 +57,8 @@ def growth(args) -> list[dict]:
     common.print_table('x4 sr, growth of one decode', ['HR size', 'seconds', 'us / HR pixel'],
                        [[row['size'], row['seconds'], 1e6 * row['seconds'] / row['size']**2] for row in rows])
     if args.out is not None:
-        curves = {'decode': [(row['size'], [1e6 * row['seconds'] / row['size']**2]) for row in rows]}
-        picture = draw_curves(curves, 'Microseconds of a decode per HR pixel', x_label='side in pixels')
-        cv2.imwrite(str(args.out.with_suffix('.png')), picture)
+        curves = {'decode': [(row['size']**2, [1e6 * row['seconds'] / row['size']**2]) for row in rows]}
+        draw_growth(args.out.with_suffix('.png'), curves, 'Microseconds of a decode per HR pixel')
     return rows
 
 

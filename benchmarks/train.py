@@ -2,10 +2,8 @@
 
     python -m benchmarks.train --out results/train.json
 """
-import cv2
-
 from . import common
-from .plot import draw_curves
+from .plot import draw_growth
 
 
 def main() -> None:
@@ -35,9 +33,11 @@ def growth(args) -> list[dict]:
         [row['patch'], row['batch'], row['seconds'], 1e6 * row['seconds'] / row['batch'] / row['patch']**2]
         for row in rows])
     if args.out is not None:
-        curves = {name: [(row['batch'] * row['patch']**2, [row['seconds']]) for row in rows if row[key] == value]
-                  for name, key, value in (('patch, batch 1', 'batch', 1), ('batch, patch 64', 'patch', 64))}
-        cv2.imwrite(str(args.out.with_suffix('.png')), draw_curves(curves, 'Seconds of a step', x_label='HR pixels'))
+        def points(key, value):
+            sizes = [(row['batch'] * row['patch']**2, row['seconds']) for row in rows if row[key] == value]
+            return [(pixels, [1e6 * seconds / pixels]) for pixels, seconds in sizes]
+        curves = {'patch, batch 1': points('batch', 1), 'batch, patch 64': points('patch', 64)}
+        draw_growth(args.out.with_suffix('.png'), curves, 'Microseconds of a training step per HR pixel')
     return rows
 
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from .memory_layout import layout_like
+from .memory_layout import is_channels_last, layout_like
 
 NEGATIVE_SLOPE = 0.2  # of the LeakyReLU after the first four convolutions
 
@@ -13,66 +13,92 @@ NEGATIVE_SLOPE = 0.2  # of the LeakyReLU after the first four convolutions
 class DenseConvs(torch.autograd.Function):
     """conv3x3 five times, each reading the input and all earlier outputs, LeakyReLU after the first four.
 
-    Plain autograd keeps every concatenation: C + (C + G) + ... + (C + 4G) channels. Here all outputs are written into
-    one buffer of C + 4G channels of which each convolution reads the first, and only that buffer is kept; or, with
-    `recompute`, only the input of C channels, and backward runs the first four convolutions again.
+    Plain autograd keeps every concatenation: C + (C + G) + ... + (C + 4G) channels. Here the input and each output
+    are kept once, C + 4G channels; or, with `recompute`, only the input of C channels, and backward runs the first
+    four convolutions again.
     """
 
     @staticmethod
     def forward(ctx, x, recompute, *parameters):
         """x: (N, C, H, W); parameters: weight and bias of every convolution in turn. Returns (N, num_out_ch, H, W)."""
-        buffer = _grow(x, parameters[:-2])
+        grown = _grow(x, parameters[:-2])
         ctx.recompute = recompute
-        ctx.save_for_backward(x if recompute else buffer, *parameters)
-        return F.conv2d(buffer, *parameters[-2:], padding=1)
+        ctx.save_for_backward(*parameters, *([x] if recompute else grown.parts))
+        return F.conv2d(grown.read(), *parameters[-2:], padding=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        kept, *parameters = ctx.saved_tensors
-        buffer = _grow(kept, parameters[:-2]) if ctx.recompute else kept
-        weights, last = parameters[::2], len(parameters) // 2 - 1
-        starts = [0, *(weight.shape[1] for weight in weights)]  # where in the buffer x and each output begin
+        num_parameters = len(ctx.needs_input_grad) - 2
+        parameters, kept = ctx.saved_tensors[:num_parameters], ctx.saved_tensors[num_parameters:]
+        parts = _grow(*kept, parameters[:-2]).parts if ctx.recompute else kept
+        weights, last = parameters[::2], num_parameters // 2 - 1
+        starts = [0, *(weight.shape[1] for weight in weights)]  # the first channel of x and of each output
         outputs = [weight.shape[0] for weight in weights]
-        ends = list(itertools.accumulate(outputs, initial=0))  # where in grad_buffer the gradient of each output begins
-        grad_buffer = _empty(grad, ends[-1], weights[0])
-        grad_buffer[:, ends[last]:] = grad
+        grads = SideBySide(grad, outputs, weights[0])  # of the outputs of all convolutions
+        grads.write(last, grad)
         weight_grads = [[None] * (i + 1) for i in range(last + 1)]
         wants_weights, wants_biases = any(ctx.needs_input_grad[2::2]), any(ctx.needs_input_grad[3::2])
         for i in reversed(range(last + 1)):  # x (i = 0) and outputs: all that reads one of them, as one convolution
-            part = buffer[:, starts[i]:starts[i + 1]]
             weight = torch.cat([later[:, starts[i]:starts[i + 1]] for later in weights[i:]])
             mask = (i > 0 or ctx.needs_input_grad[0], wants_weights, wants_biases and i == 0)
-            grad_read = grad_buffer[:, ends[i]:] if i < last else grad  # without a copy
-            grad_part, weight_grad, bias_grad = _conv_backward(grad_read, part, weight, mask)
+            grad_part, weight_grad, bias_grad = _conv_backward(grads.read(i), parts[i], weight, mask)
             if wants_weights:
                 for later, piece in zip(weight_grads[i:], weight_grad.split(outputs[i:]), strict=True):
                     later[i] = piece
             if i > 0:
-                grad_buffer[:, ends[i - 1]:ends[i]] = torch.ops.aten.leaky_relu_backward(
-                    grad_part, part, NEGATIVE_SLOPE, True)
+                grads.write(i - 1, torch.ops.aten.leaky_relu_backward(grad_part, parts[i], NEGATIVE_SLOPE, True))
         bias_grads = bias_grad.split(outputs) if wants_biases else [None] * len(weights)
         weight_grads = [torch.cat(pieces, dim=1) if wants_weights else None for pieces in weight_grads]
         return grad_part, None, *itertools.chain.from_iterable(zip(weight_grads, bias_grads, strict=True))
 
 
-def _empty(like, num_ch, weight):
-    """A tensor of num_ch channels, of like's other sizes, type and device, laid out as the weight is."""
-    n, _, h, w = like.shape
-    return torch.empty((n, num_ch, h, w), dtype=like.dtype, device=like.device, memory_format=layout_like(weight))
+class SideBySide:
+    """Tensors that come one by one and are read in runs, as one tensor with the channels of all.
+
+    In planes they are written into one tensor whose slices are read: of a single image without a copy. Channels last,
+    where a convolution copies every slice, they stay apart and are concatenated, which is the faster copy.
+
+    Args:
+        like: A tensor of their N, H, W, type and device.
+        channels: Of each of them.
+        weight: Of a convolution that reads them; it says in which layout.
+
+    Attributes:
+        parts: What was written.
+    """
+
+    def __init__(self, like: torch.Tensor, channels: list[int], weight: torch.Tensor):
+        self.parts, self.starts, self.buffer = [None] * len(channels), [0, *itertools.accumulate(channels)], None
+        if not is_channels_last(weight):
+            n, _, h, w = like.shape
+            self.buffer = like.new_empty((n, self.starts[-1], h, w))
+            self.parts = list(self.buffer.split(channels, dim=1))
+
+    def write(self, i: int, part: torch.Tensor) -> None:
+        """Set the i-th."""
+        if self.buffer is None:
+            self.parts[i] = part
+        else:
+            self.parts[i].copy_(part)
+
+    def read(self, first: int = 0, end: int | None = None) -> torch.Tensor:
+        """The first-th to the one before the end-th as one tensor; end: None, all to the last."""
+        if self.buffer is not None:
+            return self.buffer[:, self.starts[first]:None if end is None else self.starts[end]]
+        parts = self.parts[first:end]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def _grow(x, parameters):
-    """(N, C, H, W) -> x and the outputs of all convolutions but the last in one tensor."""
-    num_in_ch, num_grow_ch = parameters[0].shape[1], parameters[0].shape[0]
-    buffer = _empty(x, num_in_ch + len(parameters) // 2 * num_grow_ch, parameters[0])
-    buffer[:, :num_in_ch] = x
+    """(N, C, H, W) -> x and the outputs of all convolutions but the last."""
+    weights, biases = parameters[::2], parameters[1::2]
+    grown = SideBySide(x, [x.shape[1], *(weight.shape[0] for weight in weights)], weights[0])
+    grown.write(0, x.contiguous(memory_format=layout_like(weights[0])))
     with torch.autocast(x.device.type, enabled=False):  # x and parameters have the type to compute in
-        for i in range(len(parameters) // 2):
-            end = num_in_ch + i * num_grow_ch
-            out = F.conv2d(buffer[:, :end], *parameters[2 * i:2 * i + 2], padding=1)
-            torch.ops.aten.leaky_relu.out(out, NEGATIVE_SLOPE, out=buffer[:, end:end + num_grow_ch])
-    return buffer
+        for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            grown.write(i + 1, F.leaky_relu_(F.conv2d(grown.read(0, i + 1), weight, bias, padding=1), NEGATIVE_SLOPE))
+    return grown
 
 
 def _conv_backward(grad, x, weight, mask):

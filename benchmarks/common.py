@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from hcflow_arch import HCFlowNet
+from hcflow_model.freed_memory import keep_freed_memory
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tests'))
 from plain import plain  # noqa: E402  (the plain path is kept with the tests)
@@ -30,10 +31,14 @@ def arguments(description: str, **defaults) -> argparse.Namespace:
     parser.add_argument('--batch', type=int, default=1)
     parser.add_argument('--patch', type=int, default=160, help='side of the HR patches in pixels')
     parser.add_argument('--repeats', type=int, default=defaults['repeats'], help='timed turns; medians are reported')
+    parser.add_argument('--give_back', action='store_true',
+                        help='freed memory goes back to the system, as where a program does not keep it on a CPU')
     parser.add_argument('--growth', action='store_true', help='also patches of 64 to 256 and batches of 1 to 8')
     parser.add_argument('--out', type=Path, help='write the figures and versions as JSON to this file')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if not args.give_back:
+        keep_freed_memory(torch.device(args.device))  # as the commands do
     torch.manual_seed(0)
     return args
 

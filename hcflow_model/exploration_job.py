@@ -17,6 +17,7 @@ from hcflow_arch.image_checks import check_temperature, fit_to_scale
 from . import exploration, exploration_sheets
 from .bicubic import bicubic_resize
 from .files import write_bytes
+from .freed_memory import keep_freed_memory
 from .hcflow_metric import calculate_diversity, calculate_lr_psnr
 from .hcflow_rescaling_model import round8
 from .image_arrays import check_array, planes, to_tensor
@@ -57,6 +58,7 @@ class ExplorationJob:
         self._check_files()
         self.checkpoint = find_checkpoint(args.weights)
         device = find_device(args.device)
+        keep_freed_memory(device)
         self.net = load_pretrained(self.checkpoint, task='sr', param_key=args.param_key, device=device)
         self.scale = self.net.scale
         self.lq = read_rgb(args.input)

@@ -14,6 +14,7 @@ from hcflow_arch.image_checks import fit_to_scale
 from . import stopping
 from .adversarial import Adversary
 from .epoch_sampler import EpochSampler
+from .freed_memory import keep_freed_memory
 from .perceptual import build_loss_of, build_perceptual_loss, check_metric_weights
 from .report import Report
 from .resumable_model import ResumableModel
@@ -44,6 +45,7 @@ class HCFlowModel(ResumableModel):
             raise InputError(f'model_type {type(self).__name__} trains networks of task {self.task!r}, but '
                              f'network_g.task is {task!r}; use {self.other_model} or change the task.')
         super().__init__(opt)
+        keep_freed_memory(self.device)
         if not self.is_train and not opt['path'].get('pretrain_network_g'):
             get_root_logger().warning('path.pretrain_network_g names no checkpoint: an untrained network is tested.')
 

@@ -7,6 +7,7 @@ from basicsr.utils import get_root_logger
 
 from hcflow_arch import HCFlowNet, InputError
 
+from .freed_memory import return_freed_memory
 from .tiling import DEFAULT_TILE, MIN_TILE
 
 CGROUP_LIMIT, CGROUP_USED = Path('/sys/fs/cgroup/memory.max'), Path('/sys/fs/cgroup/memory.current')
@@ -75,6 +76,7 @@ def free_memory(device: torch.device) -> int | None:
         return torch.cuda.mem_get_info(device)[0]
     if device.type != 'cpu':
         return None
+    return_freed_memory()
     limits = []
     try:
         lines = Path('/proc/meminfo').read_text().splitlines()

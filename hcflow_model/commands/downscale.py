@@ -20,10 +20,12 @@ def run(args: argparse.Namespace) -> int:
     jobs = _batch.plan(args, '.png')
     arguments = _batch.constructor_arguments(args)
 
+    from ..freed_memory import keep_freed_memory
     from ..image_io import read_image_file, write_image
     from ..inference import HCFlowRescaler
     from ..sidecar import Sidecar
     rescaler = HCFlowRescaler(args.weights, **arguments)
+    keep_freed_memory(rescaler.device)
 
     def process(job, progress):
         file = read_image_file(job.source)

@@ -26,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
 
     from hcflow_arch.image_checks import check_temperature
 
+    from ..freed_memory import keep_freed_memory
     from ..image_io import as_depth, automatic_extension, check_format, read_image_file, write_image
     from ..inference import HCFlowRescaler, check_seed
     from ..sidecar import Sidecar, digest
@@ -33,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
         check_temperature('--temperature', args.temperature)
     check_seed(args.seed, '--seed')
     rescaler = HCFlowRescaler(args.weights, **arguments)
+    keep_freed_memory(rescaler.device)
     network = digest(rescaler.net)
 
     def process(job, progress):

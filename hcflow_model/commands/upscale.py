@@ -37,11 +37,13 @@ def run(args: argparse.Namespace) -> int:
 
     from hcflow_arch.image_checks import check_temperature
 
+    from ..freed_memory import keep_freed_memory
     from ..image_io import automatic_extension, check_format, read_image_file, resize, write_image
     from ..inference import HCFlowUpscaler, check_seed
     check_temperature('--temperature', args.temperature)
     check_seed(args.seed, '--seed')
     upscaler = HCFlowUpscaler(args.weights, **arguments)
+    keep_freed_memory(upscaler.device)
     numbers = range(1, args.num_samples + 1) if args.num_samples > 1 else (None,)
 
     def process(job, progress):

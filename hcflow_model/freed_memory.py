@@ -1,0 +1,33 @@
+"""Memory that feature maps leave stays with the process on a CPU, where glibc would give it back to the system."""
+import ctypes
+import platform
+
+import torch
+
+TRIM_THRESHOLD, MMAP_MAX = -1, -4  # names of glibc's malloc.h, for mallopt
+
+
+def keep_freed_memory(device: torch.device) -> None:
+    """From now on this process keeps what it frees: for programs of our own, not for libraries in those of others.
+
+    By default glibc maps every block of some MiB anew, and the system fills each of its pages with zeros: ten million
+    page faults in a decode to 1024x1024. Numbers do not change. Nothing is done on GPUs, whose feature maps lie
+    elsewhere, and with other C libraries.
+
+    Args:
+        device: Where networks run.
+    """
+    if device.type == 'cpu' and _has_glibc():
+        libc = ctypes.CDLL(None)
+        libc.mallopt(MMAP_MAX, 0)  # the heap for all sizes ...
+        libc.mallopt(TRIM_THRESHOLD, -1)  # ... whose end stays
+
+
+def return_freed_memory() -> None:
+    """Give back to the system what was kept, for example before free memory is looked up."""
+    if _has_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _has_glibc() -> bool:
+    return platform.system() == 'Linux' and hasattr(ctypes.CDLL(None), 'gnu_get_libc_version')

@@ -31,6 +31,8 @@ def arguments(description: str, **defaults) -> argparse.Namespace:
     parser.add_argument('--batch', type=int, default=1)
     parser.add_argument('--patch', type=int, default=160, help='side of the HR patches in pixels')
     parser.add_argument('--repeats', type=int, default=defaults['repeats'], help='timed turns; medians are reported')
+    parser.add_argument('--amp', action='store_true',
+                        help='time bf16, too: default in mixed precision (needs a device with bf16 instructions)')
     parser.add_argument('--give_back', action='store_true',
                         help='freed memory goes back to the system, as where a program does not keep it on a CPU')
     parser.add_argument('--growth', action='store_true', help='also patches of 64 to 256 and batches of 1 to 8')
@@ -77,12 +79,19 @@ def training_loss(net, lq: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
             + (net(rounded, temperature=1.) - gt).abs().mean())
 
 
-def training_step(net, lq: torch.Tensor, gt: torch.Tensor):
-    """A function that runs one step, the optimizer apart."""
+def training_step(net, lq: torch.Tensor, gt: torch.Tensor, amp: bool = False):
+    """A function that runs one step, the optimizer apart; `amp`: in bfloat16, as with `train.amp`."""
     def step():
         net.zero_grad()
-        training_loss(net, lq, gt).backward()
+        with mixed_precision(lq.device, amp):
+            loss = training_loss(net, lq, gt)
+        loss.backward()
     return step
+
+
+def mixed_precision(device: torch.device, enabled: bool = True) -> torch.autocast:
+    """What `train.amp` and `val.amp` switch on."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
 def kept_bytes(net, patch: int, device: str = 'cpu', batch: int = 1) -> int:

@@ -20,6 +20,14 @@ def validation(net, lq):
     return run
 
 
+def in_bf16(function, device: torch.device):
+    """A function that runs `function` as with `val.amp`."""
+    def run():
+        with common.mixed_precision(device):
+            return function()
+    return run
+
+
 @torch.no_grad()
 def main() -> None:
     args = common.arguments(__doc__, repeats=7)
@@ -31,6 +39,8 @@ def main() -> None:
         functions = {common.YARDSTICK: lambda: rrdbnet(lq)}
         for name in ('plain', 'default'):
             functions[name] = lambda net=nets[name], t=temperature: net.decode(lq, temperature=t)
+        if args.amp:
+            functions['bf16'] = in_bf16(functions['default'], lq.device)
         figures[task] = common.time_in_turns(functions, args.repeats, args.device)
         common.ratio_table(f'x4 {task}, one decode, HR size {args.patch}, batch {args.batch}', functions,
                            figures[task])

@@ -14,6 +14,8 @@ def main() -> None:
         steps = {common.YARDSTICK: common.training_step(common.yardstick(args.device), lq, gt)}
         for name, net in common.networks(task, args.device).items():
             steps[name] = common.training_step(net, lq, gt)
+            if args.amp and name == 'default':
+                steps['bf16'] = common.training_step(net, lq, gt, amp=True)
         figures[task] = common.time_in_turns(steps, args.repeats, args.device)
         common.ratio_table(f'x4 {task}, one training step, HR patch {args.patch}, batch {args.batch}', steps,
                            figures[task])

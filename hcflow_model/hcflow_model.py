@@ -23,6 +23,11 @@ from .update_guard import UpdateGuard, advice, describe
 from .validation import validate
 
 
+def has_bf16_instructions() -> bool:
+    """Whether PyTorch's convolutions are fast in bfloat16 on this CPU."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 @MODEL_REGISTRY.register()
 class HCFlowModel(ResumableModel):
     """Super-resolution with a flow (HCFlow).
@@ -46,8 +51,15 @@ class HCFlowModel(ResumableModel):
                              f'network_g.task is {task!r}; use {self.other_model} or change the task.')
         super().__init__(opt)
         keep_freed_memory(self.device)
+        self._check_amp()
         if not self.is_train and not opt['path'].get('pretrain_network_g'):
             get_root_logger().warning('path.pretrain_network_g names no checkpoint: an untrained network is tested.')
+
+    def _check_amp(self):
+        blocks = [name for name in ('train', 'val') if (self.opt.get(name) or {}).get('amp')]
+        if blocks and self.device.type == 'cpu' and not has_bf16_instructions():
+            get_root_logger().warning(f"{' and '.join(f'{name}.amp' for name in blocks)}: this CPU has no bf16 "
+                                      'instructions; mixed precision will be many times slower. Set amp: ~ on it.')
 
     def model_to_device(self, net):
         if self.opt['dist'] and self.device.type == 'cpu':  # BasicSR names a GPU

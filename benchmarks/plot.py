@@ -10,7 +10,8 @@ LABEL_WIDTH = 42  # of a number at the x axis, in pixels
 
 
 def draw_curves(curves: dict[str, list[tuple[float, list[float]]]], title: str,
-                limits: tuple[float, float] | None = None, x_label: str = 'step') -> np.ndarray:
+                limits: tuple[float, float] | None = None, x_label: str = 'step',
+                legend: int = HEIGHT // 2) -> np.ndarray:
     """A line per curve over a logarithmic x axis, with a band from the smallest to the largest value at every point.
 
     Args:
@@ -18,6 +19,7 @@ def draw_curves(curves: dict[str, list[tuple[float, list[float]]]], title: str,
         title: Above the plot.
         limits: Of the y axis; values beyond are drawn at its edge. Default: those of the data.
         x_label: Below the plot.
+        legend: Row of the first curve's name, at the right.
 
     Returns:
         ndarray: (400, 640, 3) BGR uint8.
@@ -55,7 +57,7 @@ def draw_curves(curves: dict[str, list[tuple[float, list[float]]]], title: str,
         image = cv2.addWeighted(overlay, 0.2, image, 0.8, 0)
         line = np.array([point(x, np.mean(values)) for x, values in points])
         cv2.polylines(image, [line], False, color, 2, cv2.LINE_AA)
-        _text(image, name, (WIDTH - RIGHT - 110, HEIGHT // 2 + 18 * index), 0.45, color)
+        _text(image, name, (WIDTH - RIGHT - 110, legend + 18 * index), 0.45, color)
     return image
 
 
@@ -64,7 +66,8 @@ def draw_growth(path: Path, curves: dict[str, list[tuple[float, list[float]]]], 
     highest = max(value for points in curves.values() for _, values in points for value in values)
     step = next(step for step in (10.**k * m for k in range(-6, 9) for m in (1, 2, 5)) if 5 * step > 1.1 * highest)
     curves = {name: [(pixels / 1000, values) for pixels, values in points] for name, points in curves.items()}
-    cv2.imwrite(str(path), draw_curves(curves, title, (0, 5 * step), 'thousand HR pixels'))
+    legend = HEIGHT - BOTTOM + 8 - 18 * len(curves)  # near zero, where no curve is
+    cv2.imwrite(str(path), draw_curves(curves, title, (0, 5 * step), 'thousand HR pixels', legend))
 
 
 def _text(image, text, origin, size=0.38, color=(0, 0, 0)):

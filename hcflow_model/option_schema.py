@@ -41,7 +41,7 @@ TRAIN = {
     'net_d_init_iters': Option((int,), 'iterations at the start in which the discriminator trains alone', 0),
     'temperature': Option(NUMBER, 'temperature of perceptual and GAN losses (default 0.9; rescaling: 1)', 0),
     'accumulate': Option((int,), 'split every batch into so many parts to save memory; gradients are summed', 1),
-    'amp': Option((str,), 'bf16: mixed precision, for GPUs; very slow on CPUs without bf16 instructions; ~: off'),
+    'amp': Option((str,), 'bf16: mixed precision; very slow on CPUs without bf16 instructions; ~: off'),
     'grad_clip_value': Option(NUMBER, 'clip every gradient value of the flow to this; ~: off', 0),
     'grad_clip_norm': Option(NUMBER, 'then clip the norm over all parameters to this; ~: off', 0),
     'max_nonfinite': Option((int,), 'stop after so many iterations in a row that were not finite (default 20)', 1),
@@ -57,7 +57,7 @@ VAL = {
     'num_samples': Option((int,), 'samples per image at each temperature above 0 (default 1)', 1, 10_000),
     'seed': Option((int,), 'seed of the noise; ~: another noise every time', 0),
     'tile': Option((int,), 'largest side in LR pixels that is decoded at once, for large images; ~: whole images', 16),
-    'amp': Option((str,), 'bf16: mixed precision, for GPUs; very slow on CPUs without bf16 instructions; ~: off'),
+    'amp': Option((str,), 'bf16: mixed precision; very slow on CPUs without bf16 instructions; ~: off'),
     'bicubic': Option((bool,), 'also report bicubic upsampling'),
     'sheets': Option((int,), 'draw a sheet of the first so many images of each test set (default 10; 0: none)', 0),
 }

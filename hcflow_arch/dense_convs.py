@@ -56,8 +56,8 @@ class DenseConvs(torch.autograd.Function):
 class SideBySide:
     """Tensors that come one by one and are read in runs, as one tensor with the channels of all.
 
-    In planes they are written into one tensor whose slices are read: of a single image without a copy. Channels last,
-    where a convolution copies every slice, they stay apart and are concatenated, which is the faster copy.
+    In planes on a CPU they are written into one tensor whose slices are read: of a single image without a copy.
+    Elsewhere, where a convolution copies every slice, they stay apart and are concatenated, which is the faster copy.
 
     Args:
         like: A tensor of their N, H, W, type and device.
@@ -70,7 +70,7 @@ class SideBySide:
 
     def __init__(self, like: torch.Tensor, channels: list[int], weight: torch.Tensor):
         self.parts, self.starts, self.buffer = [None] * len(channels), [0, *itertools.accumulate(channels)], None
-        if not is_channels_last(weight):
+        if like.device.type == 'cpu' and not is_channels_last(weight):
             n, _, h, w = like.shape
             self.buffer = like.new_empty((n, self.starts[-1], h, w))
             self.parts = list(self.buffer.split(channels, dim=1))

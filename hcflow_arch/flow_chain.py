@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn as nn
 
+from .capture import is_recording
 from .flow_layers import ActNorm2d, FlowLayer, InvertibleConv1x1, conv1x1, invert, sum_log_abs_det
 from .recompute import recomputed
 
@@ -115,7 +116,8 @@ class FlowSequential(nn.Sequential, FlowLayer):
         weights = [step.conv1x1.weight for step in self._steps() if step.conv1x1 is not None]
         if not weights:
             return []
-        if torch.is_grad_enabled():  # no comparison in a training step: it would make a GPU wait
+        # no comparison in a training step, which would make a GPU wait, nor in a CUDA graph, which would not see it
+        if torch.is_grad_enabled() or is_recording(weights[0].device):
             return list(invert(weights))
         matrices, kept = torch.stack(weights), self._kept_inverses
         same = kept is not None and all(getattr(kept[0], key) == getattr(matrices, key) for key in ('device', 'dtype'))

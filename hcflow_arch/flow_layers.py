@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 import torch.distributed as dist
 import torch.nn as nn
-import torch.nn.functional as F
 
 from .precision import full_precision
 
@@ -124,8 +123,14 @@ class InvertibleConv1x1(FlowLayer):
 
 
 def conv1x1(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """1x1 convolution of (N, C, H, W) by a matrix (K, C), bias (K,)."""
-    return F.conv2d(x, weight[:, :, None, None], bias)
+    """1x1 convolution of (N, C, H, W) by a matrix (K, C), bias (K,).
+
+    As a product of matrices, which PyTorch keeps in float32 on every GPU; it lets convolutions round to TF32.
+    """
+    n, _, h, w = x.shape
+    x, weight = x.flatten(2), weight.expand(n, -1, -1)
+    y = torch.bmm(weight, x) if bias is None else torch.baddbmm(bias.view(1, -1, 1), weight, x)
+    return y.view(n, -1, h, w)
 
 
 def sum_log_abs_det(weights: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from .capture import is_recording
 from .errors import InputError
 
 
@@ -15,7 +16,7 @@ def check_image(name: str, image: torch.Tensor, num_images: int | None = None, c
         image: The image.
         num_images: The batch size it must have. Default: any.
         check_range: Also refuse images that are far out of [0, 1] or not finite. Looks at the values, so on a GPU only
-            without gradients: a training step must not make it wait.
+            without gradients: a training step must not make it wait, nor can a CUDA graph that is recorded.
     """
     if not torch.is_tensor(image):
         raise InputError(f'{name} is a {type(image).__name__}; give a float tensor (N, 3, H, W), RGB, in [0, 1].')
@@ -26,7 +27,7 @@ def check_image(name: str, image: torch.Tensor, num_images: int | None = None, c
     if num_images is not None and image.shape[0] != num_images:
         raise InputError(f'{name} holds {image.shape[0]} images, its partner {num_images}; they must be pairs.')
     # generous on purpose: an LR image before clamping overshoots, but an image in [0, 255] must not pass
-    readable = image.device.type == 'cpu' or not torch.is_grad_enabled()
+    readable = image.device.type == 'cpu' or not (torch.is_grad_enabled() or is_recording(image.device))
     if check_range and readable and not bool(image.detach().abs().max() <= 16):
         raise InputError(f'{name} has values from {image.min():.4g} to {image.max():.4g}; images are in [0, 1]. '
                          'Divide 8-bit values by 255.')

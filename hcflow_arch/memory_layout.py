@@ -22,7 +22,7 @@ def conv1x1_relu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> t
     Rows become images of their own, without a copy: on one thread PyTorch runs a 1x1 convolution of less than 16
     images as a matrix product, at half the speed of its convolution where that product is not made for the CPU.
     """
-    if not is_channels_last(x):
+    if x.device.type != 'cpu' or not is_channels_last(x):
         return F.relu_(F.conv2d(x, weight, bias))
     n, c, h, w = x.shape
     rows = F.relu_(F.conv2d(x.permute(0, 2, 3, 1).reshape(n * h, 1, w, c).permute(0, 3, 1, 2), weight, bias))
@@ -41,7 +41,8 @@ class ChannelsLastModule(nn.Module):
     def lay_out(self, channels_last: bool | None) -> None:
         """Choose the layout: channels last, planes, or (None) by device: where measured to be faster.
 
-        That is a CPU with AVX-512. The flow's own arithmetic stays in planes, of few channels each.
+        That is a CPU with AVX-512, and a GPU that rounds in its convolutions (TF32, bf16), whose units for it read
+        channels last. The flow's own arithmetic stays in planes, of few channels each.
         """
         if channels_last is not None and not isinstance(channels_last, bool):
             raise InputError(f'network_g.channels_last is {channels_last!r}; it must be true, false or ~ (by device).')
@@ -68,6 +69,8 @@ class ChannelsLastModule(nn.Module):
 
 
 def _prefers_channels_last(device):
+    if device.type == 'cuda':
+        return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
     return device.type == 'cpu' and torch.backends.cpu.get_cpu_capability() == 'AVX512'
 
 

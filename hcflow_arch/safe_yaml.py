@@ -21,6 +21,11 @@ def safe_ordered_yaml() -> tuple[type, type]:
     pops keys out of blocks, and what one place popped the other would miss.
     """
     class Loader(getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):
+        def __init__(self, stream):
+            text = stream.read() if hasattr(stream, 'read') else stream
+            _check_depth(text)
+            super().__init__(text)
+
         def get_single_node(self):
             node = super().get_single_node()
             if node is not None:
@@ -99,6 +104,18 @@ def _copy(value):
     if isinstance(value, dict):
         return OrderedDict((key, _copy(inner)) for key, inner in value.items())
     return [_copy(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _check_depth(text):
+    """Refuse what nests too deep before the loader, which calls itself for every level, can run out of stack."""
+    depth = 0
+    for event in yaml.parse(text, Loader=getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise yaml.composer.ComposerError(None, None, f'blocks nest deeper than {MAX_DEPTH}', event.start_mark)
 
 
 def _measure(node, known, depth):

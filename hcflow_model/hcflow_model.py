@@ -18,7 +18,7 @@ from .freed_memory import keep_freed_memory
 from .perceptual import build_loss_of, build_perceptual_loss, check_metric_weights
 from .report import Report
 from .resumable_model import ResumableModel
-from .update import update_generator
+from .update import GraphedBackward, update_generator
 from .update_guard import UpdateGuard, advice, describe
 from .validation import validate
 
@@ -113,12 +113,23 @@ class HCFlowModel(ResumableModel):
         self.accumulate = train_opt.get('accumulate', 1)
         self.grad_clip_value = train_opt.get('grad_clip_value')
         self.grad_clip_norm = train_opt.get('grad_clip_norm')
+        self.graphs = GraphedBackward() if self._uses_graphs(train_opt) else None
         self.guard = UpdateGuard(self.device, self.opt['dist'])
         self.max_nonfinite = train_opt.get('max_nonfinite', 20)
         self.matrices_warned = False
         if not self.generator_losses():
             raise InputError('The option file has no loss for the generator; give at least one of train.nll_opt, '
                              'pixel_opt, perceptual_opt, gan_opt.')
+
+    def _uses_graphs(self, train_opt):
+        if not train_opt.get('cuda_graph'):
+            return False
+        if self.opt['dist']:
+            raise InputError('train.cuda_graph is true, but it works in a single process only; set it to false to '
+                             'train with several.')
+        if self.device.type != 'cuda':
+            get_root_logger().info('train.cuda_graph has no effect without a GPU.')
+        return self.device.type == 'cuda'
 
     def setup_optimizers(self):
         train_opt = self.opt['train']
@@ -267,10 +278,16 @@ class HCFlowModel(ResumableModel):
         return log
 
     def model_ema(self, decay=0.999):
-        super().model_ema(decay)
-        net_g_buffers = dict(self.get_bare_model(self.net_g).named_buffers())
-        for name, buffer in self.net_g_ema.named_buffers():  # averages of flags and counts mean nothing
-            buffer.copy_(net_g_buffers[name])
+        net_g = self.get_bare_model(self.net_g)
+        weights, buffers = dict(net_g.named_parameters()), dict(net_g.named_buffers())
+        with torch.no_grad():  # as BasicSR's, of all weights at once: a GPU is started a few times, not thousands
+            averages = dict(self.net_g_ema.named_parameters())
+            torch._foreach_mul_(list(averages.values()), decay)
+            torch._foreach_add_(list(averages.values()), [weights[name] for name in averages], alpha=1 - decay)
+            # averages of flags and counts mean nothing
+            copies = dict(self.net_g_ema.named_buffers())
+            if copies:
+                torch._foreach_copy_(list(copies.values()), [buffers[name] for name in copies])
 
     # ---- testing ----
 

@@ -8,6 +8,7 @@ import torch
 from hcflow_arch import HCFlowCode, HCFlowNet, InputError
 from hcflow_arch.image_checks import check_temperature
 
+from .cuda_graph import RepeatedDecode
 from .image_arrays import check_array, planes, reflected, to_array, to_tensor
 from .noise_field import NoiseField
 from .pretrained import load_pretrained, save_pretrained
@@ -53,6 +54,7 @@ class HCFlowImages:
         else:
             self.net = load_pretrained(weights, task=self.task, param_key=param_key, device=self.device)
         self.tile, self.overlap = tile, overlap
+        self._decode = RepeatedDecode(self.net)
         self.progress = None  # called with the finished share of the colours, or of the alpha, after each tile
 
     def save_pretrained(self, path: str | os.PathLike) -> None:
@@ -134,7 +136,8 @@ class HCFlowImages:
         def run(tile, fields, broken):
             broken.clear()
             tiles = split(*part.shape[:2], tile, self.overlap, size_multiple(self.net))
-            decoded = decode_tiles(self.net, read, tiles, list(fields.values()), temperature)
+            decoded = decode_tiles(self.net, read, tiles, list(fields.values()), temperature,
+                                   self._decode)
             for place, field, sr in self._with_progress(decoded, len(tiles) * len(fields)):
                 index = list(fields)[field]
                 if not sr.isfinite().all():

@@ -16,6 +16,7 @@ from hcflow_arch.feature_net import RegisteredFeatureNet
 from hcflow_arch.image_checks import fit_to_scale
 from hcflow_arch.subnets import DenseBlock, ZeroConv2d
 
+from .cuda_graph import RepeatedDecode
 from .noise_field import NoiseField
 
 MIN_TILE = 16
@@ -70,7 +71,8 @@ def _split_side(length, tile, overlap, multiple):
 
 @torch.inference_mode()
 def decode_tiles(net: HCFlowNet, read: Callable[[range, range], torch.Tensor], tiles: Sequence[Tile],
-                 fields: Sequence[NoiseField], temperature: float) -> Iterator[tuple[Tile, int, torch.Tensor]]:
+                 fields: Sequence[NoiseField], temperature: float,
+                 decode: RepeatedDecode | None = None) -> Iterator[tuple[Tile, int, torch.Tensor]]:
     """Decode the samples of an LR image tile by tile.
 
     Args:
@@ -79,16 +81,18 @@ def decode_tiles(net: HCFlowNet, read: Callable[[range, range], torch.Tensor], t
         tiles: What :func:`split` returned.
         fields: Noise of each sample.
         temperature: Standard deviation of the latents.
+        decode: Of that network, kept from image to image. Default: one for these tiles.
 
     Yields:
         A tile, the number of the sample, and its own part of that sample, not clamped: (1, 3, scale * h, scale * w).
     """
+    decode = decode or RepeatedDecode(net)
     for tile in tiles:
         lq = read(tile.outer_rows, tile.outer_columns)
         features = net.coarsest_features(lq)
         for index, field in enumerate(fields):
             latents = field.latents(net, tile.outer_rows, tile.outer_columns, temperature, lq.device)
-            yield tile, index, tile.crop(net.decode(lq, latents, features=features, clamp=False), net.scale)
+            yield tile, index, tile.crop(decode(lq, latents, features), net.scale)
 
 
 @torch.inference_mode()

@@ -1,0 +1,117 @@
+"""What is built on CUDA graphs, with a stand-in that runs on a CPU; tests/test_gpu.py has the real ones."""
+import copy
+
+import pytest
+import torch
+from helpers import L1, NLL_OPT, gan_opts, perturb, random_image, small_net, train, training_model
+
+from hcflow_arch import InputError
+from hcflow_model import HCFlowUpscaler, cuda_graph, update
+from hcflow_model.hcflow_model import HCFlowModel
+
+LOSSES = {'hcflow+': {**NLL_OPT, 'pixel_opt': L1}, 'hcflow++': {**NLL_OPT, **gan_opts()}}
+NETWORK_D = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 2}
+
+
+class StandIn:
+    """Runs its function every time, as replaying a graph does: into gradients and lists of its own."""
+    model, made, replays = None, 0, 0
+
+    def __init__(self, function, *inputs, pool=None):
+        self.function, self.shapes = function, [tensor.shape for tensor in inputs]
+        type(self).made += 1
+
+    def pool(self):
+        return 'pool'
+
+    def __call__(self, *inputs):
+        assert [tensor.shape for tensor in inputs] == self.shapes
+        type(self).replays += 1
+        model = self.model
+        if model is None:
+            return self.function(*inputs)
+        parameters = list(model.net_g.parameters())
+        before = model.log_only, model.fakes, [parameter.grad for parameter in parameters]
+        model.log_only, model.fakes = {}, []
+        for parameter in parameters:
+            parameter.grad = None
+        outputs = self.function(*inputs)
+        model.log_only, model.fakes, grads = before
+        for parameter, grad in zip(parameters, grads, strict=True):
+            parameter.grad = grad
+        return outputs
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    class Fresh(StandIn):
+        pass
+    for module in (cuda_graph, update):
+        monkeypatch.setattr(module, 'CudaGraph', Fresh)
+    monkeypatch.setattr(update.GraphedBackward, '_eager', staticmethod(update.backward))
+    return Fresh
+
+
+@pytest.mark.parametrize('accumulate', [1, 2])
+@pytest.mark.parametrize('losses', LOSSES)
+def test_training_is_the_same(losses, accumulate, tmp_path, stand_in):
+    logs = []
+    for graphs in (None, update.GraphedBackward()):
+        network_d = NETWORK_D if losses == 'hcflow++' else None
+        model = training_model(tmp_path, copy.deepcopy(LOSSES[losses]), network_d, accumulate=accumulate, ema_decay=0.9,
+                               grad_clip_norm=10.)
+        model.graphs, stand_in.model = graphs, model
+        logs.append(train(model, 6))
+    assert logs[0] == logs[1]
+    assert stand_in.made == 2  # nll, and pixel or GAN loss
+    assert stand_in.replays > 2 * accumulate
+
+
+def test_tiles_of_one_size_are_recorded_once(stand_in, monkeypatch):
+    net = perturb(small_net(), 0.05)
+    image = random_image(1, 3, 48, 16)[0].permute(1, 2, 0).numpy()
+    wanted = HCFlowUpscaler(net, device='cpu', tile=16, overlap=0).samples(image, 2)
+    monkeypatch.setattr(cuda_graph.RepeatedDecode, '_key', lambda self, lq: lq.shape)
+    upscaler = HCFlowUpscaler(net, device='cpu', tile=16, overlap=0)
+    for _ in range(2):
+        assert all((a == b).all() for a, b in zip(upscaler.samples(image, 2), wanted, strict=True))
+    assert stand_in.made == 1 and stand_in.replays == 11
+    upscaler(image[:20])
+    assert stand_in.made == 2  # two tiles of another size
+
+
+def test_without_memory_for_a_graph_tiles_run_as_usual(monkeypatch):
+    def out_of_memory(*args, **kwargs):
+        raise torch.OutOfMemoryError('CUDA out of memory.')
+    monkeypatch.setattr(cuda_graph, 'CudaGraph', out_of_memory)
+    monkeypatch.setattr(cuda_graph.RepeatedDecode, '_key', lambda self, lq: lq.shape)
+    net = perturb(small_net(), 0.05)
+    decode, lq = cuda_graph.RepeatedDecode(net), random_image(1, 3, 6, 6)
+    with torch.no_grad():
+        latents, features = net.draw_latents(lq), net.coarsest_features(lq)
+        images = [decode(lq, latents, features) for _ in range(3)]
+    assert torch.equal(images[0], images[1]) and torch.equal(images[0], images[2])
+
+
+def test_what_is_not_recorded():
+    decode = cuda_graph.RepeatedDecode(small_net())
+    assert decode._key(random_image(1, 3, 6, 6)) is None
+
+
+@pytest.mark.parametrize('error', [RuntimeError('operation not permitted'), torch.OutOfMemoryError('out of memory')])
+def test_what_cannot_be_recorded(error, tmp_path, stand_in, monkeypatch):
+    def fail(*args, **kwargs):
+        raise error
+    model = training_model(tmp_path, NLL_OPT)
+    model.graphs = update.GraphedBackward()
+    monkeypatch.setattr(update, 'CudaGraph', fail)
+    with pytest.raises(InputError, match='Set train.cuda_graph: false'):
+        train(model, 6)
+
+
+def test_option(tmp_path, monkeypatch):
+    assert training_model(tmp_path, NLL_OPT, cuda_graph=True).graphs is None  # a CPU has none
+    model = training_model(tmp_path, NLL_OPT)
+    model.opt['dist'] = True
+    with pytest.raises(InputError, match='train.cuda_graph is true, but it works in a single process only'):
+        HCFlowModel._uses_graphs(model, {'cuda_graph': True})

@@ -23,25 +23,28 @@ class Row(NamedTuple):
         channels_last: `network_g.channels_last`.
         amp: Mixed precision in bf16.
         cuda_graph: One call starts all kernels.
+        compile: `network_g.compile`, for sampling.
         tf32: PyTorch's convolutions may round what they read to 10 bits of mantissa: its default.
     """
     net: str = 'default'
     channels_last: bool = True
     amp: bool = False
     cuda_graph: bool = False
+    compile: bool = False
     tf32: bool = True
 
 
 ROWS = {
     'plain': Row('plain', channels_last=False),
-    'plain, no TF32': Row('plain', channels_last=False, tf32=False),
-    'default, planes': Row(channels_last=False),
     'default': Row(),
-    'low': Row('low'),
     'bf16': Row(amp=True),
-    'graph': Row(cuda_graph=True),
     'graph, bf16': Row(amp=True, cuda_graph=True),
+    'graph': Row(cuda_graph=True),
+    'low': Row('low'),
     'graph, bf16, low': Row('low', amp=True, cuda_graph=True),
+    'graph, bf16, compile': Row(amp=True, cuda_graph=True, compile=True),
+    'default, planes': Row(channels_last=False),
+    'plain, no TF32': Row('plain', channels_last=False, tf32=False),
 }
 
 
@@ -60,7 +63,7 @@ def seconds_of(function, repeats: int) -> float:
 
 def kernels_of(function) -> int:
     """How many kernels and copies one call starts on the GPU."""
-    with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as prof:
+    with profile(activities=[ProfilerActivity.CUDA]) as prof:
         function()
         torch.cuda.synchronize()
     return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in prof.events())
@@ -84,6 +87,8 @@ def measure_row(nets, args, row: Row) -> dict[str, dict[str, float]]:
     torch.backends.cudnn.allow_tf32 = row.tf32
     net = nets[row.net]
     net.lay_out(row.channels_last)
+    if row.net != 'plain':
+        net.compile_blocks(row.compile)
     lq, gt = common.images(args.batch, args.patch, args.device)
     torch.backends.cudnn.benchmark = True  # as BasicSR trains
     step = common.training_step(net, lq, gt, row.amp)

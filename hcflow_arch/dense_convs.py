@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
+from .compiled_convs import compiled
 from .memory_layout import is_channels_last, layout_like
 
 NEGATIVE_SLOPE = 0.2  # of the LeakyReLU after the first four convolutions
@@ -107,17 +108,21 @@ def _conv_backward(grad, x, weight, mask):
         grad, x, weight, [weight.shape[0]], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, mask)
 
 
-def dense_convs(x: torch.Tensor, convs, recompute: bool = False) -> torch.Tensor:
+def dense_convs(x: torch.Tensor, convs, recompute: bool = False, compile: bool = False) -> torch.Tensor:
     """Run five conv3x3 densely connected; under autocast in its type, as convolutions are.
 
     Args:
         x: (N, C, H, W).
         convs: The five nn.Conv2d, all but the last with the same number of outputs.
         recompute: Keep only x for backward. Default: False, keep the outputs as well.
+        compile: Compile what runs without gradients. Default: False.
     """
     parameters = [parameter for conv in convs for parameter in (conv.weight, conv.bias)]
     device = x.device.type
     if torch.is_autocast_enabled(device):
         x, *parameters = (tensor.to(torch.get_autocast_dtype(device)) for tensor in (x, *parameters))
     with torch.autocast(device, enabled=False):
+        if compile and not torch.is_grad_enabled():
+            x = x.contiguous(memory_format=layout_like(parameters[0]))
+            return compiled(x, parameters[::2], parameters[1::2], NEGATIVE_SLOPE)
         return DenseConvs.apply(x, recompute, *parameters)

@@ -99,7 +99,12 @@ class DenseBlock(nn.Module):
         num_out_ch (int): Channels of the output.
         num_grow_ch (int): Channels that each of the first four adds. Default: 32.
         recompute (bool): Keep only the input for backward, which runs the first four again. Default: False.
+
+    Attributes:
+        compiled (bool): Compile what runs without gradients.
     """
+
+    compiled = False
 
     def __init__(self, num_in_ch: int, num_out_ch: int, num_grow_ch: int = 32, recompute: bool = False):
         super().__init__()
@@ -113,4 +118,5 @@ class DenseBlock(nn.Module):
     def forward(self, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
         if context is not None:
             x = torch.cat([x, context], dim=1)
-        return dense_convs(x, (self.conv1, self.conv2, self.conv3, self.conv4, self.conv5), self.recompute)
+        convs = self.conv1, self.conv2, self.conv3, self.conv4, self.conv5
+        return dense_convs(x, convs, self.recompute, self.compiled)

@@ -11,8 +11,9 @@ def keep_freed_memory(device: torch.device) -> None:
     """From now on this process keeps what it frees: for programs of our own, not for libraries in those of others.
 
     By default glibc maps every block of some MiB anew, and the system fills each of its pages with zeros: ten million
-    page faults in a decode to 1024x1024. Numbers do not change. Nothing is done on GPUs, whose feature maps lie
-    elsewhere, and with other C libraries.
+    page faults in a decode to 1024x1024. What is kept is cut into pieces at first, so a process grows for some calls
+    more, and then stops. Numbers do not change. Nothing is done on GPUs, whose feature maps lie elsewhere, and with
+    other C libraries.
 
     Args:
         device: Where networks run.

@@ -13,6 +13,7 @@ from hcflow_arch.image_checks import fit_to_scale
 
 from . import stopping
 from .adversarial import Adversary
+from .bf16 import SLOW, has_bf16_instructions
 from .epoch_sampler import EpochSampler
 from .freed_memory import keep_freed_memory
 from .perceptual import build_loss_of, build_perceptual_loss, check_metric_weights
@@ -21,11 +22,6 @@ from .resumable_model import ResumableModel
 from .update import GraphedBackward, update_generator
 from .update_guard import UpdateGuard, advice, describe
 from .validation import validate
-
-
-def has_bf16_instructions() -> bool:
-    """Whether PyTorch's convolutions are fast in bfloat16 on this CPU."""
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 @MODEL_REGISTRY.register()
@@ -58,8 +54,7 @@ class HCFlowModel(ResumableModel):
     def _check_amp(self):
         blocks = [name for name in ('train', 'val') if (self.opt.get(name) or {}).get('amp')]
         if blocks and self.device.type == 'cpu' and not has_bf16_instructions():
-            get_root_logger().warning(f"{' and '.join(f'{name}.amp' for name in blocks)}: this CPU has no bf16 "
-                                      'instructions; mixed precision will be many times slower. Set amp: ~ on it.')
+            get_root_logger().warning(f"{' and '.join(f'{name}.amp' for name in blocks)}: {SLOW} Set amp: ~ on it.")
 
     def model_to_device(self, net):
         if self.opt['dist'] and self.device.type == 'cpu':  # BasicSR names a GPU

@@ -35,6 +35,7 @@ def load_pretrained(path: str | os.PathLike, task: str | None = None, param_key:
     path = find_checkpoint(path)
     arguments, state_dict = read_checkpoint(path, param_key)
     net = HCFlowNet(**arguments)
+    net.compile_blocks(False)  # that was a wish for the machine it was trained on
     if task not in (None, net.task):
         other = {'sr': 'hcflow upscale', 'rescaling': 'hcflow downscale and hcflow restore'}[net.task]
         raise InputError(f'{path} is a checkpoint for task {net.task!r}, here one for {task!r} is needed; for this one '

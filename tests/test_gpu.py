@@ -126,7 +126,8 @@ def test_cuda_graph_draws_other_noise_each_time(tmp_path):
     assert len(set(values[4:])) == 4
 
 
-def test_sampling_by_cuda_graphs(monkeypatch):
+@pytest.mark.parametrize('amp', [False, True])
+def test_sampling_by_cuda_graphs(amp, monkeypatch):
     net = perturb(small_net(), 0.05)
     upscaler = HCFlowUpscaler(net, device='cuda', tile=16, overlap=4)
     image = random_image(1, 3, 48, 48)[0].permute(1, 2, 0).numpy()
@@ -135,10 +136,21 @@ def test_sampling_by_cuda_graphs(monkeypatch):
         found = []
         for most in (0, 192**2):
             monkeypatch.setattr(RepeatedDecode, 'MAX_PIXELS', most)
-            found.append(upscaler.samples(image, 3, 0.8))
+            with torch.autocast('cuda', torch.bfloat16, enabled=amp):
+                found.append(upscaler.samples(image, 3, 0.8))
         assert upscaler._decode._graph
         for got, wanted in zip(*found, strict=True):
-            assert abs(got - wanted).max() < 1e-5
+            assert abs(got - wanted).max() < (1e-2 if amp else 1e-5)
+
+
+@pytest.mark.parametrize('task', ['sr', 'rescaling'])
+def test_compiled(task):
+    net, lq = perturb(small_net(task=task, compile=True), 0.05).cuda(), random_image(1, 3, 6, 7).cuda()
+    latents = net.draw_latents(lq)
+    with torch.no_grad():
+        got = net.decode(lq, latents, clamp=False)
+        net.compile_blocks(False)
+        assert (got - net.decode(lq, latents, clamp=False)).abs().max() < 1e-4
 
 
 def test_what_cannot_be_recorded(tmp_path, monkeypatch):

@@ -13,6 +13,8 @@ import pytest
 import torch
 from helpers import DATA, perturb, small_net
 
+from hcflow_arch import dense_convs
+from hcflow_arch.compiled_convs import handed_on
 from hcflow_model import HCFlowRescaler, HCFlowUpscaler, files, image_io
 from hcflow_model.commands import main
 from hcflow_model.image_io import read_image, read_image_file, write_image
@@ -58,6 +60,27 @@ def test_upscale_a_folder(capsys):
     assert [os.stat(f'out/{name}').st_mtime_ns for name in below('out')][1:] == times[1:]
     assert main([*argv, '--overwrite']) == 0 and '3 done' in capsys.readouterr().out
     assert [os.stat(f'out/{name}').st_mtime_ns for name in below('out')][1:] != times[1:]
+
+
+def test_upscale_in_mixed_precision(capsys, monkeypatch):
+    monkeypatch.setattr('hcflow_model.bf16.has_bf16_instructions', lambda: False)
+    argv = ['upscale', '-i', str(LQ / 'cat.png'), '-w', 'sr.pth', '--temperature', '0', '--device', 'cpu']
+    assert main([*argv, '-o', 'float32']) == 0
+    assert 'bf16' not in capsys.readouterr().err
+    assert main([*argv, '-o', 'bf16', '--amp', 'bf16']) == 0
+    assert 'this CPU has no bf16 instructions' in capsys.readouterr().err
+    images = [read_image(f'{folder}/cat.png').astype(int) for folder in ('float32', 'bf16')]
+    assert 0 < abs(images[0] - images[1]).max() < 20
+
+
+def test_upscale_compiled(monkeypatch):
+    calls = []
+    monkeypatch.setattr(dense_convs, 'compiled', lambda *args: (calls.append(args), handed_on(*args))[1])
+    argv = ['upscale', '-i', str(LQ / 'cat.png'), '-w', 'sr.pth', '--device', 'cpu']
+    assert main([*argv, '-o', 'usual']) == 0 and not calls
+    assert main([*argv, '-o', 'compiled', '--compile']) == 0 and calls
+    images = [read_image(f'{folder}/cat.png').astype(int) for folder in ('usual', 'compiled')]
+    assert abs(images[0] - images[1]).max() <= 1
 
 
 def test_names_samples_and_formats():

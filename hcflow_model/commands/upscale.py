@@ -1,5 +1,6 @@
 """`hcflow upscale`: super-resolve images."""
 import argparse
+import sys
 
 from hcflow_arch.errors import InputError
 
@@ -9,6 +10,7 @@ HELP = 'Super-resolve an image or a folder of images.'
 EXAMPLES = """
 hcflow upscale -i lr.png -o results --weights SR_DF2K_X4_HCFlow++.pth
 hcflow upscale -i photos -o results --weights experiments/demo_HCFlow_x4 --temperature 0.8 --num_samples 3 --seed 1
+hcflow upscale -i photos -o results --weights net_g_latest.pth --amp bf16 --compile
 hcflow upscale -i large.tif -o results --weights net_g_latest.pth --tile 128 --suffix x4 --ext png
 """
 
@@ -24,6 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='of the noise; the same seed gives the same images (default: 0)')
     parser.add_argument('-s', '--outscale', type=float, metavar='X',
                         help="final size, as a multiple of the input's; resized where it is not the network's scale")
+    parser.add_argument('--amp', choices=['bf16'],
+                        help='mixed precision: faster where the GPU or CPU has bf16, and nearly the same images')
+    parser.add_argument('--compile', action='store_true',
+                        help='compile the network first, up to a minute: for many images on a GPU (needs a C compiler)')
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,8 +41,11 @@ def run(args: argparse.Namespace) -> int:
     jobs = _batch.plan(args)
     arguments = _batch.constructor_arguments(args)
 
+    import torch
+
     from hcflow_arch.image_checks import check_temperature
 
+    from ..bf16 import SLOW, has_bf16_instructions
     from ..freed_memory import keep_freed_memory
     from ..image_io import automatic_extension, check_format, read_image_file, resize, write_image
     from ..inference import HCFlowUpscaler, check_seed
@@ -44,6 +53,9 @@ def run(args: argparse.Namespace) -> int:
     check_seed(args.seed, '--seed')
     upscaler = HCFlowUpscaler(args.weights, **arguments)
     keep_freed_memory(upscaler.device)
+    upscaler.net.compile_blocks(args.compile)
+    if args.amp and upscaler.device.type == 'cpu' and not has_bf16_instructions():
+        print(f'--amp bf16: {SLOW}', file=sys.stderr)
     numbers = range(1, args.num_samples + 1) if args.num_samples > 1 else (None,)
 
     def process(job, progress):
@@ -52,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
         extension = job.extension or automatic_extension(job.source, file.pixels, size)
         check_format(job.path(extension), file.pixels, size)  # before the work
         upscaler.progress = progress
-        samples = upscaler.samples(file.pixels, args.num_samples, args.temperature, args.seed)
+        with torch.autocast(upscaler.device.type, torch.bfloat16, enabled=args.amp is not None):
+            samples = upscaler.samples(file.pixels, args.num_samples, args.temperature, args.seed)
         for number, sample in zip(numbers, samples, strict=True):
             write_image(job.path(extension, number), resize(sample, size), file.profile)
 

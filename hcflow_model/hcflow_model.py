@@ -16,10 +16,11 @@ from .adversarial import Adversary
 from .bf16 import SLOW, has_bf16_instructions
 from .epoch_sampler import EpochSampler
 from .freed_memory import keep_freed_memory
+from .graphed_update import GraphedGradients
 from .perceptual import build_loss_of, build_perceptual_loss, check_metric_weights
 from .report import Report
 from .resumable_model import ResumableModel
-from .update import GraphedBackward, update_generator
+from .update import gradients, update_generator
 from .update_guard import UpdateGuard, advice, describe
 from .validation import validate
 
@@ -108,23 +109,15 @@ class HCFlowModel(ResumableModel):
         self.accumulate = train_opt.get('accumulate', 1)
         self.grad_clip_value = train_opt.get('grad_clip_value')
         self.grad_clip_norm = train_opt.get('grad_clip_norm')
-        self.graphs = GraphedBackward() if self._uses_graphs(train_opt) else None
+        self.graphs = None
+        if train_opt.get('cuda_graph') and self.device.type == 'cuda':
+            self.graphs = GraphedGradients(gradients)
         self.guard = UpdateGuard(self.device, self.opt['dist'])
         self.max_nonfinite = train_opt.get('max_nonfinite', 20)
         self.matrices_warned = False
         if not self.generator_losses():
             raise InputError('The option file has no loss for the generator; give at least one of train.nll_opt, '
                              'pixel_opt, perceptual_opt, gan_opt.')
-
-    def _uses_graphs(self, train_opt):
-        if not train_opt.get('cuda_graph'):
-            return False
-        if self.opt['dist']:
-            raise InputError('train.cuda_graph is true, but it works in a single process only; set it to false to '
-                             'train with several.')
-        if self.device.type != 'cuda':
-            get_root_logger().info('train.cuda_graph has no effect without a GPU.')
-        return self.device.type == 'cuda'
 
     def setup_optimizers(self):
         train_opt = self.opt['train']

@@ -3,52 +3,24 @@ import copy
 
 import pytest
 import torch
-from helpers import L1, NLL_OPT, gan_opts, perturb, random_image, small_net, train, training_model
+from helpers import L1, NLL_OPT, GraphStandIn, gan_opts, perturb, random_image, small_net, train, training_model
 
 from hcflow_arch import InputError
-from hcflow_model import HCFlowUpscaler, cuda_graph, update
-from hcflow_model.hcflow_model import HCFlowModel
+from hcflow_model import HCFlowUpscaler, cuda_graph, graphed_update
+from hcflow_model.graphed_update import GraphedGradients
+from hcflow_model.update import gradients
 
 LOSSES = {'hcflow+': {**NLL_OPT, 'pixel_opt': L1}, 'hcflow++': {**NLL_OPT, **gan_opts()}}
 NETWORK_D = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 2}
 
 
-class StandIn:
-    """Runs its function every time, as replaying a graph does: into gradients and lists of its own."""
-    model, made, replays = None, 0, 0
-
-    def __init__(self, function, *inputs, pool=None):
-        self.function, self.shapes = function, [tensor.shape for tensor in inputs]
-        type(self).made += 1
-
-    def pool(self):
-        return 'pool'
-
-    def __call__(self, *inputs):
-        assert [tensor.shape for tensor in inputs] == self.shapes
-        type(self).replays += 1
-        model = self.model
-        if model is None:
-            return self.function(*inputs)
-        parameters = list(model.net_g.parameters())
-        before = model.log_only, model.fakes, [parameter.grad for parameter in parameters]
-        model.log_only, model.fakes = {}, []
-        for parameter in parameters:
-            parameter.grad = None
-        outputs = self.function(*inputs)
-        model.log_only, model.fakes, grads = before
-        for parameter, grad in zip(parameters, grads, strict=True):
-            parameter.grad = grad
-        return outputs
-
-
 @pytest.fixture
 def stand_in(monkeypatch):
-    class Fresh(StandIn):
+    class Fresh(GraphStandIn):
         pass
-    for module in (cuda_graph, update):
+    for module in (cuda_graph, graphed_update):
         monkeypatch.setattr(module, 'CudaGraph', Fresh)
-    monkeypatch.setattr(update.GraphedBackward, '_eager', staticmethod(update.backward))
+    monkeypatch.setattr(GraphedGradients, 'as_usual', lambda self, *args: gradients(*args))
     return Fresh
 
 
@@ -56,7 +28,7 @@ def stand_in(monkeypatch):
 @pytest.mark.parametrize('losses', LOSSES)
 def test_training_is_the_same(losses, accumulate, tmp_path, stand_in):
     logs = []
-    for graphs in (None, update.GraphedBackward()):
+    for graphs in (None, GraphedGradients(gradients)):
         network_d = NETWORK_D if losses == 'hcflow++' else None
         model = training_model(tmp_path, copy.deepcopy(LOSSES[losses]), network_d, accumulate=accumulate, ema_decay=0.9,
                                grad_clip_norm=10.)
@@ -103,15 +75,11 @@ def test_what_cannot_be_recorded(error, tmp_path, stand_in, monkeypatch):
     def fail(*args, **kwargs):
         raise error
     model = training_model(tmp_path, NLL_OPT)
-    model.graphs = update.GraphedBackward()
-    monkeypatch.setattr(update, 'CudaGraph', fail)
+    model.graphs = GraphedGradients(gradients)
+    monkeypatch.setattr(graphed_update, 'CudaGraph', fail)
     with pytest.raises(InputError, match='Set train.cuda_graph: false'):
         train(model, 6)
 
 
-def test_option(tmp_path, monkeypatch):
-    assert training_model(tmp_path, NLL_OPT, cuda_graph=True).graphs is None  # a CPU has none
-    model = training_model(tmp_path, NLL_OPT)
-    model.opt['dist'] = True
-    with pytest.raises(InputError, match='train.cuda_graph is true, but it works in a single process only'):
-        HCFlowModel._uses_graphs(model, {'cuda_graph': True})
+def test_no_effect_on_a_cpu(tmp_path):
+    assert training_model(tmp_path, NLL_OPT, cuda_graph=True).graphs is None

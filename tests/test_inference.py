@@ -100,7 +100,7 @@ def test_likelihood_and_latents():
 
 @pytest.mark.parametrize('size', [(80, 120), (77, 118)])
 def test_rescaling_pair(size):
-    re = HCFlowRescaler(net_of('rescaling'))
+    re = HCFlowRescaler(net_of('rescaling'), device='cpu')
     image = HR[:size[0], :size[1]]
     small = re.downscale(image)
     wanted = (re.net.encode(tensor(image)).lq[0] * 255).round().flip(0).permute(1, 2, 0).detach().numpy()
@@ -109,7 +109,7 @@ def test_rescaling_pair(size):
     assert restored.shape == image.shape
     wanted = re.net.decode(tensor(small), temperature=0)[0].flip(0).permute(1, 2, 0).detach().numpy()
     assert np.array_equal(restored, (wanted * 255).round()[:size[0], :size[1]])
-    tiled = HCFlowRescaler(re.net, tile=16, overlap=80)
+    tiled = HCFlowRescaler(re.net, device='cpu', tile=16, overlap=80)
     assert np.abs(tiled.downscale(image).astype(int) - small).max() <= 1
     assert np.abs(tiled.restore(small, size, seed=1).astype(int) - re.restore(small, size, seed=1)).max() <= 1
 

@@ -51,10 +51,12 @@ def compiled(x: torch.Tensor, weights: Sequence[torch.Tensor], biases: Sequence[
     """
     try:
         return _compile()(x, weights, biases, slope)
-    except torch._dynamo.exc.TorchDynamoException as error:
+    except RuntimeError as error:
+        if not isinstance(error, torch._dynamo.exc.TorchDynamoException) and 'compile' not in str(error):
+            raise  # of what was compiled, such as too little memory
         reason = ' '.join(str(error).split())[:200]
-        raise InputError('network_g.compile is true, but torch.compile fails here, which needs a C compiler and on a '
-                         f'GPU Triton ({reason}). Set it to false.') from error
+        raise InputError('torch.compile fails here, which needs a C compiler and on a GPU Triton. Leave out --compile, '
+                         f'or set network_g.compile: false ({reason}).') from error
 
 
 @functools.cache

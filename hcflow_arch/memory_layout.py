@@ -39,7 +39,7 @@ class ChannelsLastModule(nn.Module):
         self.register_state_dict_post_hook(_in_planes)
 
     def lay_out(self, channels_last: bool | None) -> None:
-        """Choose the layout: channels last, planes, or (None) by device: where measured to be faster.
+        """Choose the layout: channels last, planes, or (None) by device: where one is faster.
 
         That is a CPU with AVX-512, and a GPU that rounds in its convolutions (TF32, bf16), whose units for it read
         channels last. The flow's own arithmetic stays in planes, of few channels each.

@@ -2,11 +2,13 @@
 
 Where a GPU is faster than the host that starts its kernels one by one, it waits for the host most of the time.
 """
+import threading
 from collections.abc import Callable, Sequence
 
 import torch
 
 from hcflow_arch import HCFlowNet
+from hcflow_arch.feature_net import RegisteredFeatureNet
 
 
 class CudaGraph:
@@ -16,17 +18,26 @@ class CudaGraph:
         function: Of CUDA tensors. It was run before, so that libraries are ready; it takes the same path for all values
             and never looks at them; what it reads besides its inputs stays where it is in memory.
         inputs: Tensors of the shapes and types that all calls have.
+        device: Where it runs. Default: the current GPU.
         pool: Memory of other graphs, which do not run at the same time: their :meth:`pool`. Default: its own.
 
     Raises:
         RuntimeError: The function does what cannot be recorded, such as waiting for the GPU.
     """
 
-    def __init__(self, function: Callable, *inputs: torch.Tensor, pool=None):
+    def __init__(self, function: Callable, *inputs: torch.Tensor, device: torch.device | None = None, pool=None):
         self._inputs = [tensor.clone() for tensor in inputs]
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool):
-            self.outputs = function(*self._inputs)
+        with torch.cuda.device(device):
+            current = torch.cuda.current_stream()
+            try:
+                # thread_local: other threads may go on with what a recording forbids, such as pinning memory
+                with torch.cuda.graph(self._graph, pool=pool, stream=torch.cuda.Stream(),
+                                      capture_error_mode='thread_local'):
+                    self.outputs = function(*self._inputs)
+            except RuntimeError as error:  # the end of the recording fails, too, and hides why
+                torch.cuda.set_stream(current)
+                raise (error.__context__ or error) from None
 
     def pool(self):
         """Handle of its memory."""
@@ -41,29 +52,33 @@ class CudaGraph:
 
 
 class RepeatedDecode:
-    """`net.decode(lq, latents, features=features, clamp=False)` without gradients, as a CUDA graph from the second time
-    on that images of one size come one after another, as tiles and samples do. Same numbers.
+    """`net.decode(lq, latents, features=features, clamp=False)` without gradients, as a CUDA graph from the third time
+    on that an image of one size comes, as tiles and samples do. Same numbers.
 
-    Of large images the kernels themselves take longer than their start; those are run as usual, as is all on a CPU.
+    Of large images the kernels themselves take longer than their start; those are run as usual. So is all on a CPU, and
+    what has a feature net of others, of which is not known whether it can be recorded.
 
     Args:
         net: The network.
     """
 
     MAX_PIXELS = 192**2  # of the LR image
+    MAX_GRAPHS = 9  # kinds of tiles in an image: at corners, at edges, inside
+    MAX_SIZES = 1000  # whose uses are counted
 
     def __init__(self, net: HCFlowNet):
-        self.net, self._known, self._graph = net, None, None
+        self.net, self._parameters = net, list(net.parameters())
+        self._records = not any(isinstance(module, RegisteredFeatureNet) for module in net.modules())
+        self._uses, self._graphs, self._pool, self._lock = {}, {}, None, threading.Lock()
 
     def __call__(self, lq: torch.Tensor, latents: Sequence[torch.Tensor], features: torch.Tensor) -> torch.Tensor:
-        """HR images, (N, 3, scale * h, scale * w), not clamped; they may be overwritten by the next call."""
-        known = self._key(lq)
-        if known is None or known != self._known:
-            self._known, self._graph = known, None
-        elif self._graph is None:
-            self._graph = self._record(lq, latents, features)
-        if self._graph:
-            return self._graph(lq, features, *latents)
+        """HR images, (N, 3, scale * h, scale * w), not clamped."""
+        key = self._key(lq)
+        if key is not None:
+            with self._lock:  # a graph has one set of inputs and outputs
+                graph = self._graph_of(key, lq, features, *latents)
+                if graph is not None:
+                    return graph(lq, features, *latents).clone()
         return self._decode(lq, features, *latents)
 
     def _decode(self, lq, features, *latents):
@@ -71,15 +86,34 @@ class RepeatedDecode:
 
     def _key(self, lq):
         """What a graph is made for, None where there is to be none."""
-        if lq.device.type != 'cuda' or lq.shape[2] * lq.shape[3] > self.MAX_PIXELS:
+        if lq.device.type != 'cuda' or lq.shape[2] * lq.shape[3] > self.MAX_PIXELS or not self._records:
             return None
         amp = torch.get_autocast_dtype('cuda') if torch.is_autocast_enabled('cuda') else None
-        weights = tuple(parameter.data_ptr() for parameter in self.net.parameters())  # their values may change
-        return lq.shape, lq.dtype, amp, weights
+        places = tuple(parameter.data_ptr() for parameter in self._parameters)  # values may change
+        return lq.shape, lq.dtype, lq.device, amp, places
 
-    def _record(self, lq, latents, features):
+    def _graph_of(self, key, *inputs):
+        if len(self._uses) == self.MAX_SIZES:
+            self._uses.clear()
+        self._uses[key] = self._uses.get(key, 0) + 1
+        graph = self._graphs.pop(key, None)
+        if graph is None and self._uses[key] > 2:
+            graph = self._record(*inputs)
+        if graph is not None:
+            if len(self._graphs) == self.MAX_GRAPHS:
+                self._graphs.pop(next(iter(self._graphs)))
+            self._graphs[key] = graph  # the one used last is the last
+        return graph
+
+    def _record(self, *inputs):
         try:
-            return CudaGraph(self._decode, lq, features, *latents)
+            # no cache of cast weights: those that others made are gone when the graph runs
+            with torch.autocast('cuda', torch.get_autocast_dtype('cuda'), torch.is_autocast_enabled('cuda'),
+                                cache_enabled=False):
+                graph = CudaGraph(self._decode, *inputs, device=inputs[0].device, pool=self._pool)
         except torch.OutOfMemoryError:  # a graph keeps memory of its own
+            self._uses.clear()  # until sizes have come again some times
             torch.cuda.empty_cache()
-            return False
+            return None
+        self._pool = graph.pool()
+        return graph

@@ -3,7 +3,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 
 from hcflow_arch import InputError
 
@@ -20,46 +19,32 @@ class Kept(NamedTuple):
 
 
 class GraphedGradients:
-    """Adds gradients to those of the parameters as a given function does, from its fourth iteration on by graphs, one
-    for every kind of update and size of a part of the batch.
+    """Adds gradients to those of the parameters as a given function does; from the fourth time on by a graph, one for
+    every kind of update and size of a part of the batch.
 
-    The first iterations run as usual: they start actnorms from data and make libraries ready. Several processes average
-    the gradients after the last part, without DistributedDataParallel, whose messages cannot be recorded. Numbers are
-    the same but for the order in which random numbers are drawn.
+    The first times run as usual: they start actnorms from data and make libraries ready. Numbers are the same but for
+    the order in which random numbers are drawn.
 
     Args:
         gradients: Function of (model, losses_of, lq, gt, share) that returns {log name: detached loss}.
     """
 
-    NUM_EAGER = 3  # iterations of an update that run as usual after actnorms have started
+    NUM_EAGER = 3  # times as usual, after actnorms have started
+    MAX_GRAPHS = 8  # patches of ever other sizes run as usual
 
     def __init__(self, gradients: Callable[..., dict[str, torch.Tensor]]):
         self._gradients = gradients
-        self._graphs, self._counts, self._pool = {}, {}, None
+        self._graphs, self._counts, self._pool, self._stream = {}, {}, None, None
         self._sums = None  # gradients of the parts of a batch
 
-    def begin(self, model, losses_of) -> bool:
-        """Whether the update that begins runs by graphs."""
-        name = losses_of.__name__
-        if self._counts.get(name, 0) == self.NUM_EAGER:
-            return True
-        if model.get_bare_model(model.net_g).is_initialized():
-            self._counts[name] = self._counts.get(name, 0) + 1
-        return False
-
-    def as_usual(self, *args) -> dict[str, torch.Tensor]:
-        """`gradients(*args)` on a stream of its own, as recording needs it to have run before."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            losses = self._gradients(*args)
-        torch.cuda.current_stream().wait_stream(stream)
-        return losses
-
-    def by_graph(self, model, losses_of, lq, gt, share) -> dict[str, torch.Tensor]:
-        """`gradients(model, losses_of, lq, gt, share)`, but not yet averaged over processes."""
+    def __call__(self, model, losses_of, lq, gt, share) -> dict[str, torch.Tensor]:
+        """`gradients(model, losses_of, lq, gt, share)`."""
         key = losses_of.__name__, lq.shape, gt.shape, share
         if key not in self._graphs:
+            if self._counts.get(key, 0) < self.NUM_EAGER or len(self._graphs) == self.MAX_GRAPHS:
+                if model.net_g.is_initialized():
+                    self._counts[key] = self._counts.get(key, 0) + 1
+                return self._as_usual(model, losses_of, lq, gt, share)
             self._graphs[key] = self._record(model, losses_of, lq, gt, share)
         kept = self._graphs[key](lq, gt)
         self._hand_on(model, kept.grads)
@@ -67,9 +52,19 @@ class GraphedGradients:
         model.fakes += [fake.clone() for fake in kept.fakes]
         return {name: loss.clone() for name, loss in kept.losses.items()}
 
+    def _as_usual(self, *args):
+        """On a stream of its own, as recording needs it to have run before."""
+        if self._stream is None:
+            self._stream = torch.cuda.Stream()
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            losses = self._gradients(*args)
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return losses
+
     def _record(self, model, losses_of, lq, gt, share):
         parameters = _parameters(model)
-        before = [parameter.grad for parameter in parameters], model.log_only, model.fakes, model.net_g
+        before = [parameter.grad for parameter in parameters], model.log_only, model.fakes
 
         def function(lq, gt):
             losses = self._gradients(model, losses_of, lq, gt, share)
@@ -77,9 +72,9 @@ class GraphedGradients:
 
         for parameter in parameters:
             parameter.grad = None
-        model.log_only, model.fakes, model.net_g = {}, [], model.get_bare_model(model.net_g)
+        model.log_only, model.fakes = {}, []
         try:
-            graph = CudaGraph(function, lq, gt, pool=self._pool)
+            graph = CudaGraph(function, lq, gt, device=lq.device, pool=self._pool)
         except torch.OutOfMemoryError as error:
             raise InputError('train.cuda_graph: the GPU has not enough memory to record a graph, which keeps its own. '
                              'Set train.cuda_graph: false, or split batches by train.accumulate.') from error
@@ -89,7 +84,7 @@ class GraphedGradients:
                              f'({reason}); a loss or network of it may look at values. Set train.cuda_graph: false.'
                              ) from error
         finally:
-            grads, model.log_only, model.fakes, model.net_g = before
+            grads, model.log_only, model.fakes = before
             for parameter, grad in zip(parameters, grads, strict=True):
                 parameter.grad = grad
         self._pool = graph.pool()
@@ -109,16 +104,6 @@ class GraphedGradients:
             grads = self._sums
         for parameter, grad in zip(parameters, grads, strict=True):
             parameter.grad = grad
-
-
-def average_gradients(model) -> None:
-    """Over all processes, in one message."""
-    grads = [parameter.grad for parameter in _parameters(model) if parameter.grad is not None]
-    values = [grad.as_strided((grad.numel(),), (1,)) for grad in grads]  # in either layout without a copy
-    message = torch.cat(values)
-    dist.all_reduce(message)
-    message /= dist.get_world_size()
-    torch._foreach_copy_(values, list(message.split([len(value) for value in values])))
 
 
 def _parameters(model):

@@ -110,8 +110,11 @@ class HCFlowModel(ResumableModel):
         self.grad_clip_value = train_opt.get('grad_clip_value')
         self.grad_clip_norm = train_opt.get('grad_clip_norm')
         self.graphs = None
-        if train_opt.get('cuda_graph') and self.device.type == 'cuda':
-            self.graphs = GraphedGradients(gradients)
+        if train_opt.get('cuda_graph'):
+            if self.device.type == 'cuda' and not self.opt['dist']:
+                self.graphs = GraphedGradients(gradients)
+            else:
+                get_root_logger().warning('train.cuda_graph has no effect here: it needs a GPU and a single process.')
         self.guard = UpdateGuard(self.device, self.opt['dist'])
         self.max_nonfinite = train_opt.get('max_nonfinite', 20)
         self.matrices_warned = False

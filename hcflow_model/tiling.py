@@ -45,7 +45,7 @@ def check_tile(name: str, tile: int | None) -> None:
 
 
 def split(height: int, width: int, tile: int | None, overlap: int = DEFAULT_OVERLAP, multiple: int = 1) -> list[Tile]:
-    """Cover an LR image with tiles of about equal size.
+    """Cover an LR image with tiles of equal size, those at the end smaller.
 
     Args:
         height, width: Of the LR image.
@@ -59,10 +59,10 @@ def split(height: int, width: int, tile: int | None, overlap: int = DEFAULT_OVER
 
 
 def _split_side(length, tile, overlap, multiple):
-    count = -(-length // tile)
-    edges = [length * i // count for i in range(count + 1)]
+    size = -(-length // -(-length // tile))
     sides = []
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start in range(0, length, size):
+        stop = min(length, start + size)
         outer_start = max(0, start - overlap) // multiple * multiple
         outer_stop = min(length, -(-(stop + overlap) // multiple) * multiple)
         sides.append((range(start, stop), range(outer_start, outer_stop)))

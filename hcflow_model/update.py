@@ -5,8 +5,6 @@ from contextlib import nullcontext
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from .graphed_update import average_gradients
-
 
 def update_generator(model, losses_of: Callable[..., dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """One step of the flow.
@@ -23,21 +21,16 @@ def update_generator(model, losses_of: Callable[..., dict[str, torch.Tensor]]) -
         with torch.no_grad():  # statistics of the whole batch, not of its first part
             model.net_g(model.lq if model.task == 'sr' else None, gt=model.gt)
     model.optimizer_g.zero_grad()
-    totals, run, graphs = {}, gradients, model.graphs
-    by_graph = graphs is not None and graphs.begin(model, losses_of)
-    if graphs:
-        run = graphs.by_graph if by_graph else graphs.as_usual
+    totals = {}
     parts = list(zip(model.lq.chunk(model.accumulate), model.gt.chunk(model.accumulate), strict=True))
     for index, (lq, gt) in enumerate(parts):
         # gradients of all processes are averaged once, with the last part
         waits = index < len(parts) - 1 and isinstance(model.net_g, DistributedDataParallel)
         share = len(gt) / len(model.gt)
         with model.net_g.no_sync() if waits else nullcontext():
-            losses = run(model, losses_of, lq, gt, share)
+            losses = (model.graphs or gradients)(model, losses_of, lq, gt, share)
         for name, loss in losses.items():
             totals[name] = totals.get(name, 0) + loss * share
-    if by_graph and model.opt['dist']:
-        average_gradients(model)
     model.start_ema()
     parameters = model.optimizer_g.param_groups[0]['params']
     skip = model.guard.check(parameters, totals)  # clipping would hide infinities

@@ -197,7 +197,7 @@ class GraphStandIn:
     """In place of a CudaGraph: runs its function every time, as replaying does, into gradients and lists of its own."""
     model, made, replays = None, 0, 0
 
-    def __init__(self, function, *inputs, pool=None):
+    def __init__(self, function, *inputs, device=None, pool=None):
         self.function, self.shapes = function, [tensor.shape for tensor in inputs]
         type(self).made += 1
 
@@ -211,12 +211,12 @@ class GraphStandIn:
         if model is None:
             return self.function(*inputs)
         parameters = list(model.net_g.parameters())
-        grads, before = [parameter.grad for parameter in parameters], (model.log_only, model.fakes, model.net_g)
-        model.log_only, model.fakes, model.net_g = {}, [], model.get_bare_model(model.net_g)
+        grads, before = [parameter.grad for parameter in parameters], (model.log_only, model.fakes)
+        model.log_only, model.fakes = {}, []
         for parameter in parameters:
             parameter.grad = None
         outputs = self.function(*inputs)
-        model.log_only, model.fakes, model.net_g = before
+        model.log_only, model.fakes = before
         for parameter, grad in zip(parameters, grads, strict=True):
             parameter.grad = grad
         return outputs

@@ -53,13 +53,23 @@ def test_in_mixed_precision(calls):
     assert all(x.dtype == torch.bfloat16 for x, *_ in calls)
 
 
-def test_where_nothing_can_be_compiled(monkeypatch):
+@pytest.mark.parametrize('error', [torch._dynamo.exc.TorchDynamoException('no C compiler'),
+                                   RuntimeError('Failed to find C compiler')])
+def test_where_nothing_can_be_compiled(error, monkeypatch):
     def fail():
-        raise torch._dynamo.exc.TorchDynamoException('no C compiler')
+        raise error
     monkeypatch.setattr(compiled_convs, '_compile', fail)
     net = small_net(compile=True)
-    with torch.no_grad(), pytest.raises(InputError, match='network_g.compile is true, .*no C compiler.*to false'):
+    with torch.no_grad(), pytest.raises(InputError, match='set network_g.compile: false .*C compiler'):
         net.decode(random_image(1, 3, 5, 6))
+
+
+def test_other_errors_stay_what_they_are(monkeypatch):
+    def fail():
+        raise torch.OutOfMemoryError('CUDA out of memory.')
+    monkeypatch.setattr(compiled_convs, '_compile', fail)
+    with torch.no_grad(), pytest.raises(torch.OutOfMemoryError):
+        small_net(compile=True).decode(random_image(1, 3, 5, 6))
 
 
 def test_bad_option():

@@ -3,6 +3,7 @@ import copy
 
 import pytest
 import torch
+from basicsr.utils import get_root_logger
 from helpers import L1, NLL_OPT, GraphStandIn, gan_opts, perturb, random_image, small_net, train, training_model
 
 from hcflow_arch import InputError
@@ -20,7 +21,7 @@ def stand_in(monkeypatch):
         pass
     for module in (cuda_graph, graphed_update):
         monkeypatch.setattr(module, 'CudaGraph', Fresh)
-    monkeypatch.setattr(GraphedGradients, 'as_usual', lambda self, *args: gradients(*args))
+    monkeypatch.setattr(GraphedGradients, '_as_usual', lambda self, *args: gradients(*args))
     return Fresh
 
 
@@ -39,17 +40,35 @@ def test_training_is_the_same(losses, accumulate, tmp_path, stand_in):
     assert stand_in.replays > 2 * accumulate
 
 
-def test_tiles_of_one_size_are_recorded_once(stand_in, monkeypatch):
+@pytest.fixture
+def recorded(stand_in, monkeypatch):
+    monkeypatch.setattr(cuda_graph.RepeatedDecode, '_key', lambda self, lq: lq.shape)
+    return stand_in
+
+
+def test_tiles_of_one_size_are_recorded_once(recorded):
     net = perturb(small_net(), 0.05)
     image = random_image(1, 3, 48, 16)[0].permute(1, 2, 0).numpy()
     wanted = HCFlowUpscaler(net, device='cpu', tile=16, overlap=0).samples(image, 2)
-    monkeypatch.setattr(cuda_graph.RepeatedDecode, '_key', lambda self, lq: lq.shape)
+    assert recorded.made == 1 and recorded.replays == 4  # of six: 3 tiles, 2 samples
     upscaler = HCFlowUpscaler(net, device='cpu', tile=16, overlap=0)
     for _ in range(2):
         assert all((a == b).all() for a, b in zip(upscaler.samples(image, 2), wanted, strict=True))
-    assert stand_in.made == 1 and stand_in.replays == 11
-    upscaler(image[:20])
-    assert stand_in.made == 2  # two tiles of another size
+    assert recorded.made == 2 and recorded.replays == 4 + 10
+    upscaler.samples(image[:20], 2)  # two tiles of another size
+    assert recorded.made == 3 and recorded.replays == 14 + 2
+
+
+def test_few_graphs_are_kept(recorded, monkeypatch):
+    monkeypatch.setattr(cuda_graph.RepeatedDecode, 'MAX_GRAPHS', 2)
+    decode = cuda_graph.RepeatedDecode(perturb(small_net(), 0.05))
+    with torch.no_grad():
+        for size in (4, 5, 6, 5, 4):
+            lq = random_image(1, 3, size, 4)
+            latents, features = decode.net.draw_latents(lq), decode.net.coarsest_features(lq)
+            images = [decode(lq, latents, features) for _ in range(3)]
+            assert torch.equal(images[0], images[2])
+    assert recorded.made == 4 and len(decode._graphs) == 2  # 4 had made room for 6
 
 
 def test_without_memory_for_a_graph_tiles_run_as_usual(monkeypatch):
@@ -61,8 +80,8 @@ def test_without_memory_for_a_graph_tiles_run_as_usual(monkeypatch):
     decode, lq = cuda_graph.RepeatedDecode(net), random_image(1, 3, 6, 6)
     with torch.no_grad():
         latents, features = net.draw_latents(lq), net.coarsest_features(lq)
-        images = [decode(lq, latents, features) for _ in range(3)]
-    assert torch.equal(images[0], images[1]) and torch.equal(images[0], images[2])
+        images = [decode(lq, latents, features) for _ in range(4)]
+    assert all(torch.equal(image, images[0]) for image in images) and not decode._graphs
 
 
 def test_what_is_not_recorded():
@@ -81,5 +100,17 @@ def test_what_cannot_be_recorded(error, tmp_path, stand_in, monkeypatch):
         train(model, 6)
 
 
-def test_no_effect_on_a_cpu(tmp_path):
+def test_patches_of_ever_other_sizes_run_as_usual(tmp_path, stand_in, monkeypatch):
+    monkeypatch.setattr(GraphedGradients, 'MAX_GRAPHS', 2)
+    model = training_model(tmp_path, NLL_OPT)
+    model.graphs, stand_in.model = GraphedGradients(gradients), model
+    for size in (16, 24, 32):
+        train(model, 5, size)
+    assert stand_in.made == 2 and stand_in.replays == 3  # the first update of all starts actnorms
+
+
+def test_no_effect_on_a_cpu(tmp_path, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(get_root_logger(), 'warning', warnings.append)
     assert training_model(tmp_path, NLL_OPT, cuda_graph=True).graphs is None
+    assert warnings == ['train.cuda_graph has no effect here: it needs a GPU and a single process.']

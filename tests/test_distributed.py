@@ -8,17 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from helpers import (
-    SMALL,
-    GraphStandIn,
-    adam_states,
-    cpu_options,
-    equal,
-    gan_opts,
-    random_image,
-    training_batch,
-    weights_of,
-)
+from helpers import SMALL, adam_states, cpu_options, equal, gan_opts, random_image, training_batch, weights_of
 from torch.nn.functional import avg_pool2d
 
 L1 = {'type': 'L1Loss', 'loss_weight': 1.0, 'reduction': 'mean'}
@@ -30,7 +20,6 @@ RUNS = {
         'lq_opt': {'type': 'MSELoss', 'loss_weight': 0.05}, 'latent_opt': {'type': 'LatentLoss', 'loss_weight': 1e-5},
         'pixel_opt': L1}),
 }
-RUNS['HCFlow+ by graphs'] = RUNS['HCFlow+']
 
 
 def train_all(rank, world_size, root):
@@ -56,8 +45,6 @@ def train(rank, world_size, root, run, start):
     opt = cpu_options(root, {**SMALL, 'task': task, 'start': start}, copy.deepcopy(losses), lr=1e-4)
     opt.update(dist=world_size > 1, rank=rank, world_size=world_size)
     model = getattr(hcflow_model, model_type)(opt)
-    if run.endswith('by graphs') and world_size > 1:
-        use_graphs(model)
     logs = []
     share = slice(rank * 4 // world_size, (rank + 1) * 4 // world_size)
     for i in range(5):
@@ -69,19 +56,6 @@ def train(rank, world_size, root, run, start):
         model.optimize_parameters(i + 1)
         logs.append(model.get_current_log())
     return logs, model.get_bare_model(model.net_g).state_dict()
-
-
-def use_graphs(model):
-    """`train.cuda_graph`, with a stand-in that runs on a CPU."""
-    from hcflow_model import graphed_update
-    from hcflow_model.update import gradients
-
-    class Graphs(graphed_update.GraphedGradients):
-        NUM_EAGER = 1
-
-        def as_usual(self, *args):
-            return self._gradients(*args)
-    GraphStandIn.model, graphed_update.CudaGraph, model.graphs = model, GraphStandIn, Graphs(gradients)
 
 
 @pytest.fixture(scope='module')

@@ -21,7 +21,6 @@ from plain import plain
 
 from hcflow_arch import InputError
 from hcflow_model import HCFlowUpscaler
-from hcflow_model.cuda_graph import RepeatedDecode
 from hcflow_model.hcflow_model import HCFlowModel
 from hcflow_model.hcflow_rescaling_model import HCFlowRescalingModel
 
@@ -126,21 +125,22 @@ def test_cuda_graph_draws_other_noise_each_time(tmp_path):
     assert len(set(values[4:])) == 4
 
 
+@pytest.mark.parametrize('compiled', [False, True])
 @pytest.mark.parametrize('amp', [False, True])
-def test_sampling_by_cuda_graphs(amp, monkeypatch):
-    net = perturb(small_net(), 0.05)
-    upscaler = HCFlowUpscaler(net, device='cuda', tile=16, overlap=4)
-    image = random_image(1, 3, 48, 48)[0].permute(1, 2, 0).numpy()
-    for amount in (0., 0.05):  # the graph sees that weights change
-        perturb(net, amount, seed=1)
+def test_sampling_by_cuda_graphs(amp, compiled):
+    net = perturb(small_net(compile=compiled), 0.05)
+    by_graph, as_usual = (HCFlowUpscaler(net, device='cuda', tile=16, overlap=4) for _ in range(2))
+    as_usual._decode.MAX_PIXELS = 0
+    for seed in range(3):  # graphs outlive an image, its context of autocast, and weights
+        perturb(net, 0.02, seed=seed)
+        image = random_image(1, 3, 48, 48, seed=seed)[0].permute(1, 2, 0).numpy()
         found = []
-        for most in (0, 192**2):
-            monkeypatch.setattr(RepeatedDecode, 'MAX_PIXELS', most)
+        for upscaler in (as_usual, by_graph):
             with torch.autocast('cuda', torch.bfloat16, enabled=amp):
                 found.append(upscaler.samples(image, 3, 0.8))
-        assert upscaler._decode._graph
         for got, wanted in zip(*found, strict=True):
             assert abs(got - wanted).max() < (1e-2 if amp else 1e-5)
+    assert by_graph._decode._graphs and not as_usual._decode._graphs
 
 
 @pytest.mark.parametrize('task', ['sr', 'rescaling'])

@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     jobs = _batch.plan(args)
     arguments = _batch.constructor_arguments(args)
 
+    import numpy as np
     import torch
 
     from hcflow_arch.image_checks import check_temperature
@@ -53,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
     check_seed(args.seed, '--seed')
     upscaler = HCFlowUpscaler(args.weights, **arguments)
     keep_freed_memory(upscaler.device)
-    upscaler.net.compile_blocks(args.compile)
+    if args.compile:
+        upscaler.net.compile_blocks(True)
+        upscaler(np.zeros((32, 48, 3), np.uint8))  # now, and for all sizes
     if args.amp and upscaler.device.type == 'cpu' and not has_bf16_instructions():
         print(f'--amp bf16: {SLOW}', file=sys.stderr)
     numbers = range(1, args.num_samples + 1) if args.num_samples > 1 else (None,)

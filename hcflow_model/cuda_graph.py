@@ -2,6 +2,7 @@
 
 Where a GPU is faster than the host that starts its kernels one by one, it waits for the host most of the time.
 """
+import functools
 import threading
 from collections.abc import Callable, Sequence
 
@@ -32,7 +33,7 @@ class CudaGraph:
             current = torch.cuda.current_stream()
             try:
                 # thread_local: other threads may go on with what a recording forbids, such as pinning memory
-                with torch.cuda.graph(self._graph, pool=pool, stream=torch.cuda.Stream(),
+                with torch.cuda.graph(self._graph, pool=pool, stream=_recording_stream(current.device),
                                       capture_error_mode='thread_local'):
                     self.outputs = function(*self._inputs)
             except RuntimeError as error:  # the end of the recording fails, too, and hides why
@@ -49,6 +50,11 @@ class CudaGraph:
             own.copy_(given)
         self._graph.replay()
         return self.outputs
+
+
+@functools.cache
+def _recording_stream(device):
+    return torch.cuda.Stream(device)  # one, for libraries keep memory for every stream
 
 
 class RepeatedDecode:

@@ -1,5 +1,6 @@
 """`hcflow upscale`: super-resolve images."""
 import argparse
+import functools
 import sys
 
 from hcflow_arch.errors import InputError
@@ -54,9 +55,11 @@ def run(args: argparse.Namespace) -> int:
     check_seed(args.seed, '--seed')
     upscaler = HCFlowUpscaler(args.weights, **arguments)
     keep_freed_memory(upscaler.device)
+    precision = functools.partial(torch.autocast, upscaler.device.type, torch.bfloat16, enabled=args.amp is not None)
     if args.compile:
         upscaler.net.compile_blocks(True)
-        upscaler(np.zeros((32, 48, 3), np.uint8))  # now, and for all sizes
+        with precision():
+            upscaler(np.zeros((32, 48, 3), np.uint8))  # now, and for all sizes
     if args.amp and upscaler.device.type == 'cpu' and not has_bf16_instructions():
         print(f'--amp bf16: {SLOW}', file=sys.stderr)
     numbers = range(1, args.num_samples + 1) if args.num_samples > 1 else (None,)
@@ -67,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         extension = job.extension or automatic_extension(job.source, file.pixels, size)
         check_format(job.path(extension), file.pixels, size)  # before the work
         upscaler.progress = progress
-        with torch.autocast(upscaler.device.type, torch.bfloat16, enabled=args.amp is not None):
+        with precision():
             samples = upscaler.samples(file.pixels, args.num_samples, args.temperature, args.seed)
         for number, sample in zip(numbers, samples, strict=True):
             write_image(job.path(extension, number), resize(sample, size), file.profile)

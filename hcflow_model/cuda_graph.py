@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 import torch
+from basicsr.utils import get_root_logger
 
 from hcflow_arch import HCFlowNet
 from hcflow_arch.feature_net import RegisteredFeatureNet
@@ -120,6 +121,11 @@ class RepeatedDecode:
         except torch.OutOfMemoryError:  # a graph keeps memory of its own
             self._uses.clear()  # until sizes have come again some times
             torch.cuda.empty_cache()
+            return None
+        except RuntimeError as error:
+            self._records = False
+            reason = str(error).strip().split('\n')[0]
+            get_root_logger().warning(f'Images are decoded without CUDA graphs, more slowly: {reason}.')
             return None
         self._pool = graph.pool()
         return graph

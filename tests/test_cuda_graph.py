@@ -84,6 +84,22 @@ def test_without_memory_for_a_graph_tiles_run_as_usual(monkeypatch):
     assert all(torch.equal(image, images[0]) for image in images) and not decode._graphs
 
 
+def test_where_nothing_can_be_recorded_tiles_run_as_usual(monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError('operation not permitted when stream is capturing\nmore')
+    warnings = []
+    monkeypatch.setattr(get_root_logger(), 'warning', warnings.append)
+    monkeypatch.setattr(cuda_graph, 'CudaGraph', fail)
+    monkeypatch.setattr(cuda_graph.RepeatedDecode, '_key', lambda self, lq: lq.shape if self._records else None)
+    decode, lq = cuda_graph.RepeatedDecode(perturb(small_net(), 0.05)), random_image(1, 3, 6, 6)
+    with torch.no_grad():
+        latents, features = decode.net.draw_latents(lq), decode.net.coarsest_features(lq)
+        images = [decode(lq, latents, features) for _ in range(5)]
+    assert all(torch.equal(image, images[0]) for image in images)
+    assert warnings == ['Images are decoded without CUDA graphs, more slowly: operation not permitted when stream is '
+                        'capturing.']
+
+
 def test_what_is_not_recorded():
     decode = cuda_graph.RepeatedDecode(small_net())
     assert decode._key(random_image(1, 3, 6, 6)) is None

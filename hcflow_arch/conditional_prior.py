@@ -1,4 +1,6 @@
 """p(high | low): flow steps and a Gaussian, both conditioned on features of the low-resolution part."""
+import math
+
 import torch
 
 from .couplings import bounded_log_scale, split_shift_scale
@@ -37,3 +39,9 @@ class ConditionalGaussian(FlowLayer):
     def inverse(self, z, context=None):
         mean, log_scale = self._mean_log_scale(context)
         return mean + log_scale.exp() * z
+
+
+def gaussian_log_prob(x: torch.Tensor, log_std: float = 0.) -> torch.Tensor:
+    """Sum of log N(x; 0, exp(log_std)^2) over all but the first axis, (N, ...) -> (N,)."""
+    squares = (x**2).flatten(1).sum(dim=1)
+    return -0.5 * math.exp(-2 * log_std) * squares - (log_std + 0.5 * math.log(2 * math.pi)) * x[0].numel()

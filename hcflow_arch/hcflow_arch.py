@@ -8,7 +8,8 @@ import torch
 import torch.nn as nn
 from basicsr.utils.registry import ARCH_REGISTRY
 
-from .conditional_prior import ConditionalGaussian
+from .argument_checks import check_counts, check_num_block
+from .conditional_prior import ConditionalGaussian, gaussian_log_prob
 from .couplings import AffineCoupling, ShiftCoupling
 from .errors import InputError
 from .feature_net import RegisteredFeatureNet, RRDBFeatureNet
@@ -23,7 +24,6 @@ from .subnets import FCN, DenseBlock
 
 SCALES = (2, 4, 8, 16)
 TASKS = ('sr', 'rescaling')
-MAX_COUNT = 4096  # of steps, blocks and channels: a slip of the finger must not fill the memory
 MEMORY_MODES = ('default', 'low')
 LQ_LOG_STD = -6.  # log standard deviation of the LR image's Gaussian: an error of 1/255 costs 1.3 nats
 
@@ -103,12 +103,10 @@ class HCFlowNet(ChannelsLastModule):
         self.quant_bins = _default(quant_bins, 64 if scale <= 4 else 256)
         self.temperature = _default(temperature, 1. if rescaling else 0.)
         check_temperature('network_g.temperature', self.temperature)
-        _check_counts(quant_bins=self.quant_bins, num_flow_steps=num_flow_steps, num_cond_steps=num_cond_steps,
+        check_counts(quant_bins=self.quant_bins, num_flow_steps=num_flow_steps, num_cond_steps=num_cond_steps,
                       hidden_channels=hidden_channels, num_subnet_grow_ch=num_subnet_grow_ch, num_feat=num_feat,
                       num_grow_ch=num_grow_ch)
-        if isinstance(num_block, str) or not isinstance(num_block, Sequence) or len(num_block) != 2:
-            raise InputError(f'network_g.num_block is {num_block!r}; it takes two numbers of RRDBs, such as [7, 7].')
-        _check_counts(**{f'num_block[{i}]': number for i, number in enumerate(num_block)})
+        check_num_block(num_block)
 
         def main_step(index: int, num_channels: int) -> FlowStep:
             if not rescaling:
@@ -339,12 +337,6 @@ class HCFlowNet(ChannelsLastModule):
                 norm.training = True
 
 
-def gaussian_log_prob(x: torch.Tensor, log_std: float = 0.) -> torch.Tensor:
-    """Sum of log N(x; 0, exp(log_std)^2) over all but the first axis, (N, ...) -> (N,)."""
-    squares = (x**2).flatten(1).sum(dim=1)
-    return -0.5 * math.exp(-2 * log_std) * squares - (log_std + 0.5 * math.log(2 * math.pi)) * x[0].numel()
-
-
 def _glow_step(num_channels: int, num_context_ch: int, hidden_channels: int, recompute: bool) -> FlowStep:
     """Actnorm, 1x1 convolution, affine coupling (Glow, section 3), with context where num_context_ch is not 0."""
     num_condition = num_channels // 2
@@ -355,9 +347,3 @@ def _glow_step(num_channels: int, num_context_ch: int, hidden_channels: int, rec
 
 def _default(value, default):
     return default if value is None else value
-
-
-def _check_counts(**counts: int) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_COUNT:
-            raise InputError(f'network_g.{name} is {value!r}; it must be a whole number from 1 to {MAX_COUNT}.')

@@ -61,16 +61,18 @@ def seconds_of(function, repeats: int) -> float:
     return statistics.median(times)
 
 
-def kernels_of(function) -> int:
-    """How many kernels and copies one call starts on the GPU."""
+def kernels_of(function) -> dict[str, float]:
+    """How many kernels and copies one call starts on the GPU, and how long they keep it busy, in ms."""
     with profile(activities=[ProfilerActivity.CUDA]) as prof:
         function()
         torch.cuda.synchronize()
-    return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in prof.events())
+    times = [event.time_range.elapsed_us() for event in prof.events()
+             if event.device_type == torch.autograd.DeviceType.CUDA]
+    return {'kernels': len(times), 'busy_ms': sum(times) / 1000}
 
 
 def measure(function, images: int, repeats: int, cuda_graph: bool) -> dict[str, float]:
-    """Images per second, most memory held in MiB, launches of one call."""
+    """Images per second, most memory held in MiB, kernels of one call and how long they keep the GPU busy."""
     for _ in range(2):  # warms up: cuDNN tries its algorithms
         function()
     torch.cuda.synchronize()
@@ -79,7 +81,7 @@ def measure(function, images: int, repeats: int, cuda_graph: bool) -> dict[str, 
     call = CudaGraph(function) if cuda_graph else function
     seconds = seconds_of(call, repeats)
     peak = torch.cuda.max_memory_allocated() / 2**20
-    return {'images_per_s': images / seconds, 'peak_mib': peak, 'kernels': kernels_of(call)}
+    return {'images_per_s': images / seconds, 'peak_mib': peak, **kernels_of(call)}
 
 
 def measure_row(nets, args, row: Row) -> dict[str, dict[str, float]]:
@@ -109,21 +111,23 @@ def measure_row(nets, args, row: Row) -> dict[str, dict[str, float]]:
 def report(figures: dict, base: str = 'plain') -> None:
     """A table of all rows, with ratios to the base."""
     columns = list(next(iter(figures.values())))
-    header = [''] + [f'{name}: {what}' for name in columns for what in ('images / s', f'/ {base}', 'MiB', 'kernels')]
+    whats = ('images / s', f'/ {base}', 'MiB', 'kernels', 'busy ms')
+    header = [''] + [f'{name}: {what}' for name in columns for what in whats]
     rows = []
     for name, row in figures.items():
         cells = [name]
         for column in columns:
             got = row[column]
             ratio = got['images_per_s'] / figures[base][column]['images_per_s']
-            cells += [f'{got["images_per_s"]:.2f}', f'{ratio:.2f}', round(got['peak_mib']), got['kernels']]
+            cells += [f'{got["images_per_s"]:.2f}', f'{ratio:.2f}', round(got['peak_mib']), got['kernels'],
+                      round(got['busy_ms'])]
         rows.append(cells)
     common.print_table(f'x4 sr on {torch.cuda.get_device_name()}, PyTorch {torch.__version__}', header, rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--device', default='cuda')
+    parser.add_argument('--device', default='cuda:0')
     parser.add_argument('--batch', type=int, default=16, help='of training, and of the larger sampling')
     parser.add_argument('--patch', type=int, default=160, help='side of the HR patches in training')
     parser.add_argument('--lq', type=int, default=128, help='side of the LR images in sampling')
@@ -131,6 +135,7 @@ def main() -> None:
     parser.add_argument('--rows', nargs='+', choices=ROWS, default=list(ROWS))
     parser.add_argument('--out', type=Path, help='write the figures and versions as JSON to this file')
     args = parser.parse_args()
+    torch.cuda.set_device(args.device)  # where graphs are recorded
     torch.manual_seed(0)
     nets = common.networks('sr', args.device)
     figures = {}

@@ -73,7 +73,7 @@ class HCFlowNet(ChannelsLastModule):
         channels_last (bool): Channels last in memory; None: where faster, on a CPU with AVX-512 and on a GPU with
             TF32. Default: None.
         compile (bool): Compile the dense blocks with torch.compile (seconds to a minute, once in a process) for what
-            runs without gradients, validation and sampling; faster on a GPU. Default: False.
+            runs without gradients, validation and sampling; for GPUs. Default: False.
 
     Raises:
         InputError: An argument outside of what is allowed.

@@ -136,8 +136,7 @@ class HCFlowImages:
         def run(tile, fields, broken):
             broken.clear()
             tiles = split(*part.shape[:2], tile, self.overlap, size_multiple(self.net))
-            decoded = decode_tiles(self.net, read, tiles, list(fields.values()), temperature,
-                                   self._decode)
+            decoded = decode_tiles(self._decode, read, tiles, list(fields.values()), temperature)
             for place, field, sr in self._with_progress(decoded, len(tiles) * len(fields)):
                 index = list(fields)[field]
                 if not sr.isfinite().all():

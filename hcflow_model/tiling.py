@@ -70,23 +70,21 @@ def _split_side(length, tile, overlap, multiple):
 
 
 @torch.inference_mode()
-def decode_tiles(net: HCFlowNet, read: Callable[[range, range], torch.Tensor], tiles: Sequence[Tile],
-                 fields: Sequence[NoiseField], temperature: float,
-                 decode: RepeatedDecode | None = None) -> Iterator[tuple[Tile, int, torch.Tensor]]:
+def decode_tiles(decode: RepeatedDecode, read: Callable[[range, range], torch.Tensor], tiles: Sequence[Tile],
+                 fields: Sequence[NoiseField], temperature: float) -> Iterator[tuple[Tile, int, torch.Tensor]]:
     """Decode the samples of an LR image tile by tile.
 
     Args:
-        net: The network.
+        decode: Of the network; kept for all its images, it sees which sizes come again.
         read: Hands on a window (rows, columns) of the LR image as (1, 3, h, w) in [0, 1] on the network's device.
         tiles: What :func:`split` returned.
         fields: Noise of each sample.
         temperature: Standard deviation of the latents.
-        decode: Of that network, kept from image to image. Default: one for these tiles.
 
     Yields:
         A tile, the number of the sample, and its own part of that sample, not clamped: (1, 3, scale * h, scale * w).
     """
-    decode = decode or RepeatedDecode(net)
+    net = decode.net
     for tile in tiles:
         lq = read(tile.outer_rows, tile.outer_columns)
         features = net.coarsest_features(lq)
@@ -123,6 +121,7 @@ class TiledNet:
 
     def __init__(self, net: HCFlowNet, tile: int, overlap: int = DEFAULT_OVERLAP):
         self.net, self.tile, self.overlap = net, tile, overlap
+        self._decode = RepeatedDecode(net)
 
     def coarsest_features(self, lq: torch.Tensor) -> None:
         """None: each tile has its own."""
@@ -134,7 +133,7 @@ class TiledNet:
         out = lq.new_empty(*lq.shape[:2], *(length * self.net.scale for length in lq.shape[2:]))
         for image, result in zip(lq.split(1), out.split(1), strict=True):
             field = NoiseField(torch.randint(2**63 - 1, (), generator=generator).item())
-            for tile, _, sr in decode_tiles(self.net, _reader(image, 1), tiles, [field], temperature):
+            for tile, _, sr in decode_tiles(self._decode, _reader(image, 1), tiles, [field], temperature):
                 _write(result, tile, sr.clamp(0, 1) if clamp else sr, self.net.scale)
         return out
 

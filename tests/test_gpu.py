@@ -86,9 +86,9 @@ def test_round_trip_with_tensor_float_32(monkeypatch):
     assert (back - case['hr'].cuda()).abs().max() < 1e-4
 
 
-def graph_model(tmp_path, losses, cuda_graph, lr, **train):
+def graph_model(tmp_path, losses, cuda_graph, lr, **options):
     opt = model_options(tmp_path, SMALL, copy.deepcopy(LOSSES[losses]), lr=lr, cuda_graph=cuda_graph, temperature=0,
-                        ema_decay=0.9, **train)
+                        ema_decay=0.9, **options)
     if 'gan_opt' in opt['train']:
         opt['network_d'] = dict(NETWORK_D)
     if losses == 'rescaling':

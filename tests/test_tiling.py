@@ -5,6 +5,7 @@ import torch
 from helpers import perturb, random_image, small_net
 
 from hcflow_arch import InputError
+from hcflow_model.cuda_graph import RepeatedDecode
 from hcflow_model.noise_field import NoiseField
 from hcflow_model.sampling import draw
 from hcflow_model.tiling import (
@@ -42,7 +43,8 @@ def assembled(net, lq, tile, overlap, temperature=0.8, fields=1):
     def read(rows, columns):
         return lq[:, :, rows.start:rows.stop, columns.start:columns.stop]
 
-    for place, index, sr in decode_tiles(net, read, tiles, [NoiseField(0, i) for i in range(fields)], temperature):
+    noise = [NoiseField(0, i) for i in range(fields)]
+    for place, index, sr in decode_tiles(RepeatedDecode(net), read, tiles, noise, temperature):
         rows, columns = (slice(own.start * net.scale, own.stop * net.scale) for own in (place.rows, place.columns))
         out[index:index + 1, :, rows, columns] = sr
     return out

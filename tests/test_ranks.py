@@ -1,5 +1,6 @@
 """Two gloo processes that validate together leave what one process leaves, and fail together."""
 import csv
+import faulthandler
 import json
 import os
 import re
@@ -44,6 +45,7 @@ def pairs(count):
 def work(rank, world_size, root):
     """Validate and test sets of several sizes; leave what every rank knows in root/RANK.json."""
     torch.set_num_threads(1)
+    faulthandler.enable()  # a process of gloo was seen to abort once: say where
     known = {'code': command(rank, world_size, root)}  # leaves the processes connected
     for case, images in {'three': pairs(3), 'one': pairs(1), 'broken': [*pairs(BROKEN), None, *pairs(1)]}.items():
         for is_train in (True, False):

@@ -13,6 +13,7 @@ from importlib import metadata
 from hcflow_arch import InputError, basicsr_compat
 from hcflow_arch.safe_yaml import check_plain, read_option_file
 
+from .ranks import settle
 from .stopping import TrainingStopped, signals_stop_training
 
 PLUGIN_GROUP = 'basicsr.plugins'
@@ -27,7 +28,10 @@ def main(argv: list[str] | None = None) -> int:
         if args.version:
             sys.stdout.write(versions())
         else:
-            _run(args)
+            try:
+                _run(args)
+            finally:
+                settle()
     except TrainingStopped as stop:
         _say(stop.message)
         return stop.code

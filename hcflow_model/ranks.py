@@ -1,9 +1,22 @@
 """Work that the processes of a distributed run share: what one of them raises, all raise, so that none waits."""
+import time
 from collections.abc import Callable
 
 import torch.distributed as dist
 
 from hcflow_arch import InputError
+
+SETTLING = 0.1  # seconds, of which the thread needs microseconds
+
+
+def settle() -> None:
+    """To be called before a process ends. Nothing is waited for without distributed processes.
+
+    A thread of gloo drops the tensors of the last message a moment after it was received, and needs Python's lock for
+    it. An interpreter that is ending gives no lock any more, and the process would abort with all its work done.
+    """
+    if dist.is_available() and dist.is_initialized():
+        time.sleep(SETTLING)  # gives the lock away
 
 
 def together(opt: dict, function: Callable, *args: object) -> list:

@@ -11,6 +11,8 @@ import torch.multiprocessing as mp
 from helpers import SMALL, adam_states, cpu_options, equal, gan_opts, random_image, training_batch, weights_of
 from torch.nn.functional import avg_pool2d
 
+from hcflow_model.ranks import settle
+
 L1 = {'type': 'L1Loss', 'loss_weight': 1.0, 'reduction': 'mean'}
 STARTS = ('paper', 'wavelet')
 RUNS = {
@@ -31,6 +33,7 @@ def train_all(rank, world_size, root):
     if rank == 0:
         torch.save(results, root / 'results.pt')
     if world_size > 1:
+        settle()
         dist.destroy_process_group()
 
 
@@ -120,6 +123,7 @@ def train_with_a_bad_process(rank, root):
     model.resume_training(state)
     found['draw'] = torch.rand(3)
     torch.save(found, root / f'{rank}.pt')
+    settle()
     dist.destroy_process_group()
 
 

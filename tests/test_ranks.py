@@ -1,6 +1,5 @@
 """Two gloo processes that validate together leave what one process leaves, and fail together."""
 import csv
-import faulthandler
 import json
 import os
 import re
@@ -17,7 +16,7 @@ from helpers import DATA, NLL_OPT, SMALL, Images, cpu_options, demo_options, per
 
 from hcflow_arch import InputError
 from hcflow_model import HCFlowModel, cli
-from hcflow_model.ranks import together
+from hcflow_model.ranks import settle, together
 from hcflow_model.report import Report
 
 PSNR = {'type': 'calculate_psnr', 'crop_border': 0}
@@ -45,7 +44,6 @@ def pairs(count):
 def work(rank, world_size, root):
     """Validate and test sets of several sizes; leave what every rank knows in root/RANK.json."""
     torch.set_num_threads(1)
-    faulthandler.enable()  # a process of gloo was seen to abort once: say where
     known = {'code': command(rank, world_size, root)}  # leaves the processes connected
     for case, images in {'three': pairs(3), 'one': pairs(1), 'broken': [*pairs(BROKEN), None, *pairs(1)]}.items():
         for is_train in (True, False):
@@ -64,6 +62,7 @@ def work(rank, world_size, root):
         known['failures'] = [failure_of(rank, error) for error in (InputError('x is 1.'), KeyError('y'))]
     (root / f'{rank}.json').write_text(json.dumps(known))
     if world_size > 1:
+        settle()
         dist.destroy_process_group()
 
 
@@ -210,3 +209,23 @@ def test_one_process_needs_no_others():
     assert together({'dist': False}, lambda value: value + 1, 1) == [2]
     with pytest.raises(KeyError):
         together({'dist': False}, {}.__getitem__, 'key')
+
+
+def test_an_end_waits_for_the_thread_of_messages(monkeypatch):
+    waits = []
+    monkeypatch.setattr('hcflow_model.ranks.time.sleep', waits.append)
+    for connected in (False, True):
+        monkeypatch.setattr(dist, 'is_initialized', lambda connected=connected: connected)
+        settle()
+        assert len(waits) == connected
+
+
+def test_the_command_settles_whatever_happens(monkeypatch):
+    calls = []
+    monkeypatch.setattr(cli, 'settle', lambda: calls.append(True))
+    for error in (InputError('x'), KeyboardInterrupt()):
+        def run(args, error=error):
+            raise error
+        monkeypatch.setattr(cli, '_run', run)
+        assert cli.main(['test', '-opt', 'x.yml']) > 0
+    assert len(calls) == 2

@@ -37,7 +37,7 @@ class DenseConvs(torch.autograd.Function):
         starts = [0, *(weight.shape[1] for weight in weights)]  # the first channel of x and of each output
         outputs = [weight.shape[0] for weight in weights]
         grads = SideBySide(grad, outputs, weights[0])  # of the outputs of all convolutions
-        grads.write(last, grad)
+        grads.write(last, grad.contiguous(memory_format=layout_like(weights[0])))
         weight_grads = [[None] * (i + 1) for i in range(last + 1)]
         wants_weights, wants_biases = any(ctx.needs_input_grad[2::2]), any(ctx.needs_input_grad[3::2])
         for i in reversed(range(last + 1)):  # x (i = 0) and outputs: all that reads one of them, as one convolution

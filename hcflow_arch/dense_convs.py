@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 from .compiled_convs import compiled
-from .memory_layout import is_channels_last, layout_like
+from .memory_layout import at_least_four_channels, is_channels_last, layout_like
 
 NEGATIVE_SLOPE = 0.2  # of the LeakyReLU after the first four convolutions
 
@@ -125,4 +125,5 @@ def dense_convs(x: torch.Tensor, convs, recompute: bool = False, compile: bool =
         if compile and not torch.is_grad_enabled():
             x = x.contiguous(memory_format=layout_like(parameters[0]))
             return compiled(x, parameters[::2], parameters[1::2], NEGATIVE_SLOPE)
+        x, *parameters[::2] = at_least_four_channels(x, *parameters[::2])
         return DenseConvs.apply(x, recompute, *parameters)

@@ -29,6 +29,20 @@ def conv1x1_relu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> t
     return rows.permute(0, 2, 3, 1).reshape(n, h, w, -1).permute(0, 3, 1, 2)
 
 
+def at_least_four_channels(x: torch.Tensor, *weights: torch.Tensor) -> list[torch.Tensor]:
+    """Zero channels before the first of (N, C, H, W) and of the weights (K, C or more, 3, 3) that read it, where C < 4.
+
+    A CPU's convolution of channels last reads four channels in half the time of three: they fill a vector.
+
+    Returns:
+        list[torch.Tensor]: x and the weights; as they are where C >= 4, on GPUs, and in planes.
+    """
+    missing = 4 - x.shape[1]
+    if missing <= 0 or x.device.type != 'cpu' or not is_channels_last(weights[0]):
+        return [x, *weights]
+    return [F.pad(tensor, (0, 0, 0, 0, missing, 0)) for tensor in (x, *weights)]
+
+
 class ChannelsLastModule(nn.Module):
     """A module that keeps the weights of its convolutions in the layout that its device prefers."""
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from .dense_convs import dense_convs
 from .flow_layers import ActNorm2d
-from .memory_layout import conv1x1_relu, layout_like
+from .memory_layout import at_least_four_channels, conv1x1_relu, layout_like
 from .recompute import recomputed
 
 
@@ -84,10 +84,11 @@ def _conv_norm_relu(x, context, conv, norm):
     layout = layout_like(conv.weight)
     x = x.contiguous(memory_format=layout)
     if context is None:
-        return F.relu_(F.conv2d(x, weight, bias, padding=conv.padding))
+        return F.relu_(F.conv2d(*at_least_four_channels(x, weight), bias, padding=conv.padding))
     of_x, of_context = (part.contiguous(memory_format=layout) for part in
                         weight.split([x.shape[1], weight.shape[1] - x.shape[1]], dim=1))
     y = F.conv2d(context, of_context, bias, padding=conv.padding)
+    x, of_x = at_least_four_channels(x, of_x)
     return F.relu_(y.add_(F.conv2d(x, of_x, padding=conv.padding)))
 
 

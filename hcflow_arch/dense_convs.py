@@ -6,7 +6,9 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 from .compiled_convs import compiled
+from .conv_gradients import conv_backward
 from .memory_layout import at_least_four_channels, is_channels_last, layout_like
+from .precision import in_autocast_type
 
 NEGATIVE_SLOPE = 0.2  # of the LeakyReLU after the first four convolutions
 
@@ -43,7 +45,7 @@ class DenseConvs(torch.autograd.Function):
         for i in reversed(range(last + 1)):  # x (i = 0) and outputs: all that reads one of them, as one convolution
             weight = torch.cat([later[:, starts[i]:starts[i + 1]] for later in weights[i:]])
             mask = (i > 0 or ctx.needs_input_grad[0], wants_weights, wants_biases and i == 0)
-            grad_part, weight_grad, bias_grad = _conv_backward(grads.read(i), parts[i], weight, mask)
+            grad_part, weight_grad, bias_grad = conv_backward(grads.read(i), parts[i], weight, mask)
             if wants_weights:
                 for later, piece in zip(weight_grads[i:], weight_grad.split(outputs[i:]), strict=True):
                     later[i] = piece
@@ -102,12 +104,6 @@ def _grow(x, parameters):
     return grown
 
 
-def _conv_backward(grad, x, weight, mask):
-    """Gradients of conv3x3 in (x, weight, bias), None where the mask is False."""
-    return torch.ops.aten.convolution_backward(
-        grad, x, weight, [weight.shape[0]], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, mask)
-
-
 def dense_convs(x: torch.Tensor, convs, recompute: bool = False, compile: bool = False) -> torch.Tensor:
     """Run five conv3x3 densely connected; under autocast in its type, as convolutions are.
 
@@ -117,11 +113,8 @@ def dense_convs(x: torch.Tensor, convs, recompute: bool = False, compile: bool =
         recompute: Keep only x for backward. Default: False, keep the outputs as well.
         compile: Compile what runs without gradients. Default: False.
     """
-    parameters = [parameter for conv in convs for parameter in (conv.weight, conv.bias)]
-    device = x.device.type
-    if torch.is_autocast_enabled(device):
-        x, *parameters = (tensor.to(torch.get_autocast_dtype(device)) for tensor in (x, *parameters))
-    with torch.autocast(device, enabled=False):
+    x, *parameters = in_autocast_type(x, *(parameter for conv in convs for parameter in (conv.weight, conv.bias)))
+    with torch.autocast(x.device.type, enabled=False):
         if compile and not torch.is_grad_enabled():
             x = x.contiguous(memory_format=layout_like(parameters[0]))
             return compiled(x, parameters[::2], parameters[1::2], NEGATIVE_SLOPE)

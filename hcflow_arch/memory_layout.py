@@ -16,19 +16,6 @@ def layout_like(weight: torch.Tensor) -> torch.memory_format:
     return torch.channels_last if is_channels_last(weight) else torch.contiguous_format
 
 
-def conv1x1_relu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """relu of the 1x1 convolution of (N, C, H, W) by (K, C, 1, 1), channels last where x is.
-
-    Rows become images of their own, without a copy: on one thread PyTorch runs a 1x1 convolution of less than 16
-    images as a matrix product, at half the speed of its convolution where that product is not made for the CPU.
-    """
-    if x.device.type != 'cpu' or not is_channels_last(x):
-        return F.relu_(F.conv2d(x, weight, bias))
-    n, c, h, w = x.shape
-    rows = F.relu_(F.conv2d(x.permute(0, 2, 3, 1).reshape(n * h, 1, w, c).permute(0, 3, 1, 2), weight, bias))
-    return rows.permute(0, 2, 3, 1).reshape(n, h, w, -1).permute(0, 3, 1, 2)
-
-
 def at_least_four_channels(x: torch.Tensor, *weights: torch.Tensor) -> list[torch.Tensor]:
     """Zero channels before the first of (N, C, H, W) and of the weights (K, C or more, 3, 3) that read it, where C < 4.
 

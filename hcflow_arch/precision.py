@@ -17,3 +17,11 @@ def full_precision(method):
             return method(self, x, None if context is None else context.to(x.dtype))
 
     return wrapped
+
+
+def in_autocast_type(x: torch.Tensor, *parameters: torch.Tensor) -> list[torch.Tensor]:
+    """x and parameters in the type that autocast computes convolutions in; as they are without it, and in float64."""
+    device = x.device.type
+    if not torch.is_autocast_enabled(device) or x.dtype == torch.float64:
+        return [x, *parameters]
+    return [tensor.to(torch.get_autocast_dtype(device)) for tensor in (x, *parameters)]

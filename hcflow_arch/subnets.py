@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from .dense_convs import dense_convs
 from .flow_layers import ActNorm2d
-from .memory_layout import at_least_four_channels, conv1x1_relu, layout_like
-from .recompute import recomputed
+from .hidden_convs import hidden_convs
+from .memory_layout import at_least_four_channels, layout_like
 
 
 def xavier_init_(*convs: nn.Conv2d, scale: float = 0.1) -> None:
@@ -34,9 +34,13 @@ class ZeroConv2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_out_ch))
         self.log_scale = nn.Parameter(torch.zeros(num_out_ch, 1, 1))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight (num_out_ch, num_in_ch, 3, 3) and bias (num_out_ch,) of the convolution that this is."""
         scale = torch.exp(3 * self.log_scale)  # the 3 makes the scale learn three times as fast as the weights
-        return F.conv2d(x, self.weight * scale[..., None], self.bias * scale.flatten(), padding=1)
+        return self.weight * scale[..., None], self.bias * scale.flatten()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(x, *self.folded(), padding=1)
 
 
 class FCN(nn.Module):
@@ -60,36 +64,30 @@ class FCN(nn.Module):
         xavier_init_(self.conv1, self.conv2)
 
     def forward(self, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
-        hidden = _conv_norm_relu(x, context, self.conv1, self.norm1)
-        # a 1x1 convolution again costs little and halves what is kept
-        return recomputed(self._tail, self, hidden) if self.recompute else self._tail(hidden)
-
-    def _tail(self, hidden):
-        return self.conv3(_conv_norm_relu(hidden, None, self.conv2, self.norm2))
+        weight, bias = _fold(x, context, self.conv1, self.norm1)
+        hidden = F.relu_(_conv3x3(x, context, weight, bias))
+        return hidden_convs(hidden, *_fold(hidden, None, self.conv2, self.norm2), *self.conv3.folded(), self.recompute)
 
 
-def _conv_norm_relu(x, context, conv, norm):
-    """relu(norm(conv([x, context]))) in which neither the concatenation nor the actnorm makes a tensor of its own.
-
-    Convolutions are linear: each part is convolved with its part of the weight, and the actnorm
-    `(y + bias) * exp(log_scale)` of y is folded into weight and bias.
-    """
+def _fold(x, context, conv, norm):
+    """Weight and bias of the one convolution that norm(conv([x, context])) is: actnorm gives `(y + b) * exp(s)`."""
     if norm.waits_for_data():
         with torch.no_grad():
             norm.initialize(conv(x if context is None else torch.cat([x, context], dim=1)))
     scale = norm.log_scale.exp()
-    weight, bias = conv.weight * scale.view(-1, 1, 1, 1), (norm.bias * scale).flatten()
-    if conv.kernel_size == (1, 1):
-        return conv1x1_relu(x, weight, bias)
-    layout = layout_like(conv.weight)
+    return conv.weight * scale.view(-1, 1, 1, 1), (norm.bias * scale).flatten()
+
+
+def _conv3x3(x, context, weight, bias):
+    """conv3x3 of [x, context], without a concatenation: convolutions are linear, so each part has its own."""
+    layout = layout_like(weight)
     x = x.contiguous(memory_format=layout)
     if context is None:
-        return F.relu_(F.conv2d(*at_least_four_channels(x, weight), bias, padding=conv.padding))
+        return F.conv2d(*at_least_four_channels(x, weight), bias, padding=1)
     of_x, of_context = (part.contiguous(memory_format=layout) for part in
                         weight.split([x.shape[1], weight.shape[1] - x.shape[1]], dim=1))
-    y = F.conv2d(context, of_context, bias, padding=conv.padding)
-    x, of_x = at_least_four_channels(x, of_x)
-    return F.relu_(y.add_(F.conv2d(x, of_x, padding=conv.padding)))
+    y = F.conv2d(context, of_context, bias, padding=1)
+    return y.add_(F.conv2d(*at_least_four_channels(x, of_x), padding=1))
 
 
 class DenseBlock(nn.Module):

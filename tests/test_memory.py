@@ -3,12 +3,15 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers import perturb, random_image, small_net
 from plain import plain
 
+from hcflow_arch.conv_gradients import conv_backward
 from hcflow_arch.dense_convs import DenseConvs
 from hcflow_arch.errors import InputError
 from hcflow_arch.flow_chain import FlowSequential
+from hcflow_arch.hidden_convs import hidden_convs
 from hcflow_arch.subnets import DenseBlock
 
 MODES = ['default', 'low']
@@ -72,6 +75,38 @@ def test_dense_convs_gradients(recompute, frozen):
     x = torch.randn(2, 3, 3, 4, dtype=torch.float64, requires_grad='x' not in frozen)
     parameters = [p.detach().requires_grad_('weight' not in frozen or p.dim() == 1) for p in block.parameters()]
     assert torch.autograd.gradcheck(lambda x, *p: DenseConvs.apply(x, recompute, *p), (x, *parameters))
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('frozen', [(), (0,), (0, 1), (0, 1, 2), (1, 3), (3, 4)])
+def test_hidden_convs_gradients(frozen, memory_format):
+    torch.manual_seed(0)
+    shapes = [(2, 3, 4, 5), (6, 3, 1, 1), (6,), (2, 6, 3, 3), (2,)]
+    x, weight1x1, bias1x1, weight3x3, bias3x3 = [
+        torch.randn(shape, dtype=torch.float64).contiguous(
+            memory_format=memory_format if len(shape) == 4 else torch.contiguous_format
+        ).requires_grad_(i not in frozen) for i, shape in enumerate(shapes)]
+    args = x, weight1x1, bias1x1, weight3x3, bias3x3
+    hidden = F.relu(F.conv2d(x, weight1x1, bias1x1))
+    assert 0.2 < (hidden > 0).double().mean() < 0.8
+    wanted = F.conv2d(hidden, weight3x3, bias3x3, padding=1)
+    for recompute in (False, True):
+        assert torch.allclose(hidden_convs(*args, recompute=recompute), wanted, atol=1e-12)
+        assert torch.autograd.gradcheck(lambda *args, r=recompute: hidden_convs(*args, recompute=r), args)
+
+
+@pytest.mark.parametrize('recompute', [False, True])
+def test_dense_block_reads_gradients_in_the_layout_of_its_weights(recompute, monkeypatch):
+    # what comes from the flow lies in planes; one such part makes every concatenation, and convolution, slow
+    block = perturb(DenseBlock(3, 6, 4, recompute=recompute), 0.3).to(memory_format=torch.channels_last)
+    seen = []
+
+    def backward(grad, *args):
+        seen.append(grad)
+        return conv_backward(grad, *args)
+    monkeypatch.setattr('hcflow_arch.dense_convs.conv_backward', backward)
+    block(random_image(2, 3, 8, 8)).backward(random_image(2, 6, 8, 8, seed=1))
+    assert len(seen) == 5 and all(grad.is_contiguous(memory_format=torch.channels_last) for grad in seen)
 
 
 @pytest.mark.parametrize('memory', MODES)

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -34,6 +36,27 @@ def test_dense_block_formula():
         wide = torch.cat([wide, F.leaky_relu(F.conv2d(wide, conv.weight, conv.bias, padding=1), 0.2)], dim=1)
     assert wide.shape[1] == 3 + 4 * 4
     assert torch.allclose(net(x), F.conv2d(wide, net.conv5.weight, net.conv5.bias, padding=1), atol=1e-5)
+
+
+@pytest.mark.parametrize('net', [FCN(1, 4, 5), FCN(3, 4, 5), FCN(7, 4, 5), DenseBlock(2, 3, 4), DenseBlock(5, 3, 4)])
+@pytest.mark.parametrize('batch', [1, 2])
+def test_channels_last_equals_planes(net, batch):
+    # few channels are filled up to four there
+    torch.manual_seed(0)
+    wanted = perturb(net.double(), 0.3)
+    got = copy.deepcopy(wanted).to(memory_format=torch.channels_last)
+    channels = next(net.parameters()).shape[1]
+    x = torch.randn(batch, min(channels, 3) if isinstance(net, FCN) else channels, 6, 7, dtype=torch.float64)
+    context = torch.randn(batch, channels - x.shape[1], 6, 7, dtype=torch.float64) if channels > x.shape[1] else None
+    grad = torch.randn_like(wanted(x, context))
+    results = []
+    for subnet in (wanted, got):
+        leaf = x.clone().requires_grad_()
+        subnet.zero_grad()
+        out = subnet(leaf, context)
+        out.backward(grad)
+        results.append([out, leaf.grad, *(parameter.grad for parameter in subnet.parameters())])
+    assert all(torch.allclose(*pair, rtol=1e-10, atol=1e-12) for pair in zip(*results, strict=True))
 
 
 @pytest.mark.parametrize('net', [ZeroConv2d(3, 4), FCN(3, 4), DenseBlock(3, 4)])

@@ -1,0 +1,76 @@
+"""The last two convolutions of an FCN as one autograd function: between them lie most of a flow step's features."""
+import torch
+import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
+
+from .conv_gradients import conv_backward
+from .memory_layout import is_channels_last
+from .precision import in_autocast_type
+
+
+class HiddenConvs(torch.autograd.Function):
+    """conv1x1, ReLU, conv3x3; of features only the input is kept, and backward runs the 1x1 convolution again.
+
+    That costs little and halves what a subnet keeps. The 3x3 convolution, whose result backward does not read, is not
+    run again.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight1x1, bias1x1, weight3x3, bias3x3):
+        """x: (N, C, H, W); weights (H, C, 1, 1) and (K, H, 3, 3). Returns (N, K, H, W)."""
+        ctx.save_for_backward(x, weight1x1, bias1x1, weight3x3)
+        return F.conv2d(_conv1x1_relu(x, weight1x1, bias1x1), weight3x3, bias3x3, padding=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, weight1x1, bias1x1, weight3x3 = ctx.saved_tensors
+        wants = ctx.needs_input_grad
+        hidden = _conv1x1_relu(x, weight1x1, bias1x1)
+        of_hidden, *of_conv3x3 = conv_backward(grad, hidden, weight3x3, (any(wants[:3]), *wants[3:]))
+        if of_hidden is None:
+            return None, None, None, *of_conv3x3
+        of_hidden = torch.ops.aten.threshold_backward(of_hidden, hidden, 0)
+        of_x, *of_conv1x1 = conv_backward(_as_rows(of_hidden), _as_rows(x), weight1x1, wants[:3])
+        return None if of_x is None else _from_rows(of_x, x), *of_conv1x1, *of_conv3x3
+
+
+def hidden_convs(x: torch.Tensor, weight1x1: torch.Tensor, bias1x1: torch.Tensor, weight3x3: torch.Tensor,
+                 bias3x3: torch.Tensor, recompute: bool = False) -> torch.Tensor:
+    """conv1x1, ReLU, conv3x3; under autocast in its type, as convolutions are.
+
+    Args:
+        x: (N, C, H, W).
+        weight1x1: (H, C, 1, 1), bias1x1 (H,).
+        weight3x3: (K, H, 3, 3), bias3x3 (K,).
+        recompute: Keep only x for backward. Default: False, keep what is between as well.
+    """
+    x, *parameters = in_autocast_type(x, weight1x1, bias1x1, weight3x3, bias3x3)
+    with torch.autocast(x.device.type, enabled=False):
+        if recompute:
+            return HiddenConvs.apply(x, *parameters)
+        return F.conv2d(_conv1x1_relu(x, *parameters[:2]), *parameters[2:], padding=1)
+
+
+def _conv1x1_relu(x, weight, bias):
+    return _from_rows(F.relu_(F.conv2d(_as_rows(x), weight, bias)), x)
+
+
+def _as_rows(x):
+    """(N, C, H, W), channels last on a CPU -> (N * H, C, 1, W) without a copy: rows as images of their own.
+
+    On one thread PyTorch runs a 1x1 convolution of less than 16 images as a matrix product, at half the speed of its
+    convolution where that product is not made for the CPU.
+    """
+    if x.device.type != 'cpu' or not is_channels_last(x):
+        return x
+    n, c, h, w = x.shape
+    return x.permute(0, 2, 3, 1).reshape(n * h, 1, w, c).permute(0, 3, 1, 2)
+
+
+def _from_rows(rows, x):
+    """The inverse of :func:`_as_rows`, to the size of x, whose layout says whether there were rows."""
+    if rows.shape[2:] == x.shape[2:]:
+        return rows
+    n, _, h, w = x.shape
+    return rows.permute(0, 2, 3, 1).reshape(n, h, w, -1).permute(0, 3, 1, 2)

@@ -17,7 +17,7 @@ class HiddenConvs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight1x1, bias1x1, weight3x3, bias3x3):
-        """x: (N, C, H, W); weights (H, C, 1, 1) and (K, H, 3, 3). Returns (N, K, H, W)."""
+        """x: (N, C, H, W); weights (D, C, 1, 1) and (K, D, 3, 3). Returns (N, K, H, W)."""
         ctx.save_for_backward(x, weight1x1, bias1x1, weight3x3)
         return F.conv2d(_conv1x1_relu(x, weight1x1, bias1x1), weight3x3, bias3x3, padding=1)
 
@@ -26,13 +26,16 @@ class HiddenConvs(torch.autograd.Function):
     def backward(ctx, grad):
         x, weight1x1, bias1x1, weight3x3 = ctx.saved_tensors
         wants = ctx.needs_input_grad
-        hidden = _conv1x1_relu(x, weight1x1, bias1x1)
+        with torch.autocast(x.device.type, enabled=False):  # x and parameters have the type to compute in
+            hidden = _conv1x1_relu(x, weight1x1, bias1x1)
         of_hidden, *of_conv3x3 = conv_backward(grad, hidden, weight3x3, (any(wants[:3]), *wants[3:]))
         if of_hidden is None:
             return None, None, None, *of_conv3x3
         of_hidden = torch.ops.aten.threshold_backward(of_hidden, hidden, 0)
+        if not _prefers_rows(x):
+            return *conv_backward(of_hidden, x, weight1x1, wants[:3]), *of_conv3x3
         of_x, *of_conv1x1 = conv_backward(_as_rows(of_hidden), _as_rows(x), weight1x1, wants[:3])
-        return None if of_x is None else _from_rows(of_x, x), *of_conv1x1, *of_conv3x3
+        return None if of_x is None else _from_rows(of_x, x.shape[2]), *of_conv1x1, *of_conv3x3
 
 
 def hidden_convs(x: torch.Tensor, weight1x1: torch.Tensor, bias1x1: torch.Tensor, weight3x3: torch.Tensor,
@@ -41,9 +44,12 @@ def hidden_convs(x: torch.Tensor, weight1x1: torch.Tensor, bias1x1: torch.Tensor
 
     Args:
         x: (N, C, H, W).
-        weight1x1: (H, C, 1, 1), bias1x1 (H,).
-        weight3x3: (K, H, 3, 3), bias3x3 (K,).
+        weight1x1: (D, C, 1, 1), and its bias1x1 (D,).
+        weight3x3: (K, D, 3, 3), and its bias3x3 (K,).
         recompute: Keep only x for backward. Default: False, keep what is between as well.
+
+    Returns:
+        torch.Tensor: (N, K, H, W).
     """
     x, *parameters = in_autocast_type(x, weight1x1, bias1x1, weight3x3, bias3x3)
     with torch.autocast(x.device.type, enabled=False):
@@ -53,24 +59,27 @@ def hidden_convs(x: torch.Tensor, weight1x1: torch.Tensor, bias1x1: torch.Tensor
 
 
 def _conv1x1_relu(x, weight, bias):
-    return _from_rows(F.relu_(F.conv2d(_as_rows(x), weight, bias)), x)
+    if not _prefers_rows(x):
+        return F.relu_(F.conv2d(x, weight, bias))
+    return _from_rows(F.relu_(F.conv2d(_as_rows(x), weight, bias)), x.shape[2])
 
 
-def _as_rows(x):
-    """(N, C, H, W), channels last on a CPU -> (N * H, C, 1, W) without a copy: rows as images of their own.
+def _prefers_rows(x):
+    """Whether rows should be images of their own: they are without a copy, channels last.
 
     On one thread PyTorch runs a 1x1 convolution of less than 16 images as a matrix product, at half the speed of its
     convolution where that product is not made for the CPU.
     """
-    if x.device.type != 'cpu' or not is_channels_last(x):
-        return x
+    return x.device.type == 'cpu' and is_channels_last(x)
+
+
+def _as_rows(x):
+    """(N, C, H, W) -> (N * H, C, 1, W)."""
     n, c, h, w = x.shape
     return x.permute(0, 2, 3, 1).reshape(n * h, 1, w, c).permute(0, 3, 1, 2)
 
 
-def _from_rows(rows, x):
-    """The inverse of :func:`_as_rows`, to the size of x, whose layout says whether there were rows."""
-    if rows.shape[2:] == x.shape[2:]:
-        return rows
-    n, _, h, w = x.shape
-    return rows.permute(0, 2, 3, 1).reshape(n, h, w, -1).permute(0, 3, 1, 2)
+def _from_rows(rows, h):
+    """(N * H, C, 1, W) -> (N, C, H, W)."""
+    _, c, _, w = rows.shape
+    return rows.permute(0, 2, 3, 1).reshape(-1, h, w, c).permute(0, 3, 1, 2)

@@ -6,9 +6,12 @@ import torch.nn.functional as F
 from .errors import InputError
 
 
-def is_channels_last(weight: torch.Tensor) -> bool:
-    """Whether a weight (K, C, 3, 3) lies so: PyTorch's convolutions then give features that do, too."""
-    return weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+def is_channels_last(tensor: torch.Tensor) -> bool:
+    """Whether a weight (K, C, 3, 3) lies so: PyTorch's convolutions then give features (N, C, H, W) that do, too.
+
+    With one channel, or one pixel, both layouts are the same, and not taken as channels last.
+    """
+    return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
 
 
 def layout_like(weight: torch.Tensor) -> torch.memory_format:
@@ -17,17 +20,20 @@ def layout_like(weight: torch.Tensor) -> torch.memory_format:
 
 
 def at_least_four_channels(x: torch.Tensor, *weights: torch.Tensor) -> list[torch.Tensor]:
-    """Zero channels before the first of (N, C, H, W) and of the weights (K, C or more, 3, 3) that read it, where C < 4.
+    """Channels of zeros before the first of (N, C, H, W) and of the weights (K, C or more, 3, 3) that read it.
 
-    A CPU's convolution of channels last reads four channels in half the time of three: they fill a vector.
+    A CPU's convolution of channels last reads four channels in half the time of two or three: they fill a vector.
 
     Returns:
-        list[torch.Tensor]: x and the weights; as they are where C >= 4, on GPUs, and in planes.
+        list[torch.Tensor]: x and the weights; as they are where there are four, on GPUs, and in planes.
     """
-    missing = 4 - x.shape[1]
-    if missing <= 0 or x.device.type != 'cpu' or not is_channels_last(weights[0]):
-        return [x, *weights]
-    return [F.pad(tensor, (0, 0, 0, 0, missing, 0)) for tensor in (x, *weights)]
+    missing = 4 - x.shape[1] if x.device.type == 'cpu' and is_channels_last(weights[0]) else 0
+    return [fill_channels(tensor, missing) for tensor in (x, *weights)]
+
+
+def fill_channels(tensor: torch.Tensor, missing: int) -> torch.Tensor:
+    """(N, C, H, W) -> (N, missing + C, H, W), the first ones 0; as it is where none are missing."""
+    return F.pad(tensor, (0, 0, 0, 0, missing, 0)) if missing > 0 else tensor
 
 
 class ChannelsLastModule(nn.Module):

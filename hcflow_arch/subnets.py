@@ -64,16 +64,21 @@ class FCN(nn.Module):
         xavier_init_(self.conv1, self.conv2)
 
     def forward(self, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
-        weight, bias = _fold(x, context, self.conv1, self.norm1)
-        hidden = F.relu_(_conv3x3(x, context, weight, bias))
-        return hidden_convs(hidden, *_fold(hidden, None, self.conv2, self.norm2), *self.conv3.folded(), self.recompute)
+        _start(self.norm1, self.conv1, x, context)
+        hidden = F.relu_(_conv3x3(x, context, *_fold(self.conv1, self.norm1)))
+        _start(self.norm2, self.conv2, hidden)
+        return hidden_convs(hidden, *_fold(self.conv2, self.norm2), *self.conv3.folded(), self.recompute)
 
 
-def _fold(x, context, conv, norm):
-    """Weight and bias of the one convolution that norm(conv([x, context])) is: actnorm gives `(y + b) * exp(s)`."""
+@torch.no_grad()
+def _start(norm, conv, x, context=None):
+    """Start an actnorm that waits for data from what it gets, conv([x, context])."""
     if norm.waits_for_data():
-        with torch.no_grad():
-            norm.initialize(conv(x if context is None else torch.cat([x, context], dim=1)))
+        norm.initialize(conv(x if context is None else torch.cat([x, context], dim=1)))
+
+
+def _fold(conv, norm):
+    """Weight and bias of the one convolution that norm(conv(x)) is: actnorm gives `(y + bias) * exp(log_scale)`."""
     scale = norm.log_scale.exp()
     return conv.weight * scale.view(-1, 1, 1, 1), (norm.bias * scale).flatten()
 

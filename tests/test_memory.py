@@ -12,7 +12,7 @@ from hcflow_arch.dense_convs import DenseConvs
 from hcflow_arch.errors import InputError
 from hcflow_arch.flow_chain import FlowSequential
 from hcflow_arch.hidden_convs import hidden_convs
-from hcflow_arch.subnets import DenseBlock
+from hcflow_arch.subnets import FCN, DenseBlock
 
 MODES = ['default', 'low']
 GT, LQ = random_image(2, 3, 16, 24), random_image(2, 3, 4, 6, seed=1)
@@ -78,17 +78,18 @@ def test_dense_convs_gradients(recompute, frozen):
 
 
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('hidden_channels', [1, 6])
 @pytest.mark.parametrize('frozen', [(), (0,), (0, 1), (0, 1, 2), (1, 3), (3, 4)])
-def test_hidden_convs_gradients(frozen, memory_format):
+def test_hidden_convs_gradients(frozen, hidden_channels, memory_format):
     torch.manual_seed(0)
-    shapes = [(2, 3, 4, 5), (6, 3, 1, 1), (6,), (2, 6, 3, 3), (2,)]
+    shapes = [(2, 3, 4, 5), (hidden_channels, 3, 1, 1), (hidden_channels,), (2, hidden_channels, 3, 3), (2,)]
     x, weight1x1, bias1x1, weight3x3, bias3x3 = [
         torch.randn(shape, dtype=torch.float64).contiguous(
             memory_format=memory_format if len(shape) == 4 else torch.contiguous_format
         ).requires_grad_(i not in frozen) for i, shape in enumerate(shapes)]
     args = x, weight1x1, bias1x1, weight3x3, bias3x3
     hidden = F.relu(F.conv2d(x, weight1x1, bias1x1))
-    assert 0.2 < (hidden > 0).double().mean() < 0.8
+    assert hidden.any() and not hidden.all()
     wanted = F.conv2d(hidden, weight3x3, bias3x3, padding=1)
     for recompute in (False, True):
         assert torch.allclose(hidden_convs(*args, recompute=recompute), wanted, atol=1e-12)
@@ -140,6 +141,37 @@ def test_autocast_keeps_the_flow_in_float32(memory, task):
     loss.backward()
     got = loss.item(), torch.cat([p.grad.flatten() for p in net.parameters() if p.requires_grad])
     assert_equal(got, wanted, 0.02, 0.2)
+
+
+@pytest.mark.parametrize('memory', MODES)
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_backward_within_autocast(memory, channels_last):
+    # PyTorch advises against it: matrix products of its own formulas round there
+    net = perturb(small_net(memory=memory, channels_last=channels_last), 0.02)
+    wanted = gradients(net)
+    net.zero_grad()
+    loss = loss_of(net)
+    with torch.autocast('cpu', torch.bfloat16):
+        loss.backward()
+    assert_equal((loss.item(), torch.cat([p.grad.flatten() for p in net.parameters() if p.requires_grad])), wanted, 1e-6, 0.01)
+
+
+@pytest.mark.parametrize('make', [DenseBlock, FCN])
+def test_autocast_leaves_float64(make):
+    net, x = perturb(make(3, 2), 0.1).double(), torch.randn(1, 3, 4, 5, dtype=torch.float64)
+    wanted = net(x)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(net(x), wanted)
+
+
+def test_dense_block_keeps_no_copies_of_its_weights():
+    block = perturb(DenseBlock(3, 6, 4), 0.1).to(memory_format=torch.channels_last)
+    own, kept = {parameter.data_ptr() for parameter in block.parameters()}, []
+    x = random_image(1, 3, 8, 8)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        block(x)
+    features = [tensor.shape[1] for tensor in kept if tensor.data_ptr() not in own]
+    assert features == [4, 4, 4, 4, 4]  # the image, filled up, and four outputs
 
 
 @pytest.mark.parametrize(('task', 'wanted'), [('sr', {'default': 0.40, 'low': 0.16}),

@@ -38,25 +38,23 @@ def test_dense_block_formula():
     assert torch.allclose(net(x), F.conv2d(wide, net.conv5.weight, net.conv5.bias, padding=1), atol=1e-5)
 
 
-@pytest.mark.parametrize('net', [FCN(1, 4, 5), FCN(3, 4, 5), FCN(7, 4, 5), DenseBlock(2, 3, 4), DenseBlock(5, 3, 4)])
-@pytest.mark.parametrize('batch', [1, 2])
-def test_channels_last_equals_planes(net, batch):
-    # few channels are filled up to four there
+@pytest.mark.parametrize(('make', 'num_in_ch', 'num_context'), [
+    (FCN, 2, 0), (FCN, 3, 0), (FCN, 3, 4), (FCN, 5, 4), (DenseBlock, 2, 0), (DenseBlock, 3, 0), (DenseBlock, 5, 0)])
+@pytest.mark.parametrize('recompute', [False, True])
+@pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
+def test_channels_last_equals_planes(make, num_in_ch, num_context, recompute, dtype, tolerance):
+    # less than four channels are filled up there, and rows are images of their own
     torch.manual_seed(0)
-    wanted = perturb(net.double(), 0.3)
-    got = copy.deepcopy(wanted).to(memory_format=torch.channels_last)
-    channels = next(net.parameters()).shape[1]
-    x = torch.randn(batch, min(channels, 3) if isinstance(net, FCN) else channels, 6, 7, dtype=torch.float64)
-    context = torch.randn(batch, channels - x.shape[1], 6, 7, dtype=torch.float64) if channels > x.shape[1] else None
-    grad = torch.randn_like(wanted(x, context))
+    planes = perturb(make(num_in_ch + num_context, 6, 5, recompute=recompute), 0.3).to(dtype)
+    last = copy.deepcopy(planes).to(memory_format=torch.channels_last)
+    x, context, grad = (torch.randn(2, channels, 6, 7, dtype=dtype) for channels in (num_in_ch, num_context, 6))
     results = []
-    for subnet in (wanted, got):
+    for net in (planes, last):
         leaf = x.clone().requires_grad_()
-        subnet.zero_grad()
-        out = subnet(leaf, context)
+        out = net(leaf, context if num_context else None)
         out.backward(grad)
-        results.append([out, leaf.grad, *(parameter.grad for parameter in subnet.parameters())])
-    assert all(torch.allclose(*pair, rtol=1e-10, atol=1e-12) for pair in zip(*results, strict=True))
+        results.append([out, leaf.grad, *(parameter.grad for parameter in net.parameters())])
+    assert all(torch.allclose(*pair, rtol=tolerance, atol=tolerance) for pair in zip(*results, strict=True))
 
 
 @pytest.mark.parametrize('net', [ZeroConv2d(3, 4), FCN(3, 4), DenseBlock(3, 4)])

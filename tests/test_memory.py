@@ -153,7 +153,8 @@ def test_backward_within_autocast(memory, channels_last):
     loss = loss_of(net)
     with torch.autocast('cpu', torch.bfloat16):
         loss.backward()
-    assert_equal((loss.item(), torch.cat([p.grad.flatten() for p in net.parameters() if p.requires_grad])), wanted, 1e-6, 0.01)
+    got = loss.item(), torch.cat([p.grad.flatten() for p in net.parameters() if p.requires_grad])
+    assert_equal(got, wanted, 1e-6, 0.01)
 
 
 @pytest.mark.parametrize('make', [DenseBlock, FCN])

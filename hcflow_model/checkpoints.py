@@ -11,6 +11,8 @@ from hcflow_arch import InputError, load_official_state_dict
 from hcflow_arch.official_weights import is_official_state_dict
 from hcflow_arch.safe_load import load_file
 
+from .files import whole_file
+
 
 def atomic_save(content: object, path: str | os.PathLike) -> None:
     """torch.save beside the final name, then rename: a kill or a full disk leaves what was there before.
@@ -19,15 +21,10 @@ def atomic_save(content: object, path: str | os.PathLike) -> None:
         InputError: The file cannot be written; says where and why.
     """
     path = Path(path)
-    part = path.with_name(f'.{path.name}.part')  # what a kill leaves of it is overwritten next time
     try:
-        with open(part, 'wb') as file:
+        with whole_file(path) as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        part.unlink(missing_ok=True)
         raise InputError(f'Cannot save {path}: {error}. Free some space or make the folder writable; '
                          'the checkpoints before it are whole.') from error
 

@@ -1,38 +1,68 @@
 """Files that are whole or not there."""
+import contextlib
+import errno
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from hcflow_arch.errors import InputError
 
 
 class WriteError(InputError):
-    """A file cannot be written: no space, no permission."""
+    """A file cannot be written: no space, no permission. Others beside it would fare no better."""
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file by renaming a finished one; on every failure what was there before stays.
+@contextlib.contextmanager
+def whole_file(path: Path, shared: bool = False, sync: bool = True) -> Iterator[BinaryIO]:
+    """A file to write into that gets its name at the end; on every failure what was there before stays.
+
+    Args:
+        path: The name, in a folder that is there.
+        shared: Other processes may write this file at the same time, so the unfinished one has a name of its own.
+            Default: it is `.NAME.part`, which BasicSR's loaders pass over and which replaces what a kill left of one.
+        sync: Also hold after a power cut. Default: True.
 
     Raises:
-        WriteError: No space, no permission, and the like.
+        OSError: It cannot be written.
     """
     part = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # a name of its own, so that two runs into one folder do not write into each other's file; cut, because names
-        # have at most 255 bytes
-        handle, part = tempfile.mkstemp(prefix=f'.{path.name[:40]}.', suffix='.part', dir=path.parent)
+        if shared:
+            handle, part = tempfile.mkstemp(prefix=f'.{path.name[:40]}.', suffix='.part', dir=path.parent)
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(part, 0o666 & ~umask)  # as open() would have made it
+        else:
+            part = handle = path.with_name(f'.{path.name}.part')
         with open(handle, 'wb') as file:
-            file.write(content)
+            yield file
             file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(part, 0o666 & ~umask)  # as open() would have made it
+            if sync:
+                os.fsync(file.fileno())
         os.replace(part, path)
+        part = None
+    finally:
+        if part is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(part)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, and the folders to it, by :func:`whole_file`; two runs into one folder do not disturb each other.
+
+    Raises:
+        WriteError: No space, no permission, and the like.
+        InputError: The name is too long.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path, shared=True) as file:
+            file.write(content)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(f'Cannot write {path}: a name has at most 255 bytes. Shorten that of the input.') \
+                from error
         raise WriteError(f'Cannot write {path}: {error.strerror}. Free some space, or choose a folder that can be '
                          'written.') from error
-    finally:
-        if part is not None and os.path.exists(part):
-            os.unlink(part)

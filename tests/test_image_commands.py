@@ -206,6 +206,15 @@ def test_full_disk_is_one_error(monkeypatch, capsys):
     assert below('out') == []
 
 
+def test_name_that_is_too_long_is_one_failure(capsys):
+    Path('in').mkdir()
+    for name in ('a.png', f'{"n" * 251}.png', 'z.png'):
+        shutil.copy(LQ / 'cat.png', Path('in', name))
+    assert main(['upscale', '-i', 'in', '-o', 'out', '-w', 'sr.pth', '-n', '2']) == 1
+    assert 'a name has at most 255 bytes. Shorten that of the input.' in capsys.readouterr().err
+    assert {name[0] for name in below('out')} == {'a', 'z'}
+
+
 def test_images_that_would_be_written_over_each_other(capsys):
     Path('in').mkdir()
     for name in ('cat.png', 'cat.PNG'):

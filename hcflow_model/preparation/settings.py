@@ -1,12 +1,12 @@
 """What is asked of a preparation, which files follow from it, and their record beside the data."""
-import contextlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hcflow_arch import InputError
 from hcflow_arch.hcflow_arch import SCALES
+
+from ..files import whole_file
 
 SETTINGS_FILE = 'prepare.json'
 FINISHED_FILE = 'finished.jsonl'  # a line per finished image; a line that a kill left half is not one
@@ -129,13 +129,10 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         InputError: It cannot be written, such as for want of space.
     """
-    part = path.with_name(f'.{path.name}.part')  # hidden: BasicSR's loaders pass over it
     try:
-        part.write_bytes(content)
-        os.replace(part, path)
+        with whole_file(path, sync=False) as file:  # of thousands: after a power cut the images are looked at again
+            file.write(content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         raise cannot_write(path, error) from error
 
 

@@ -46,14 +46,17 @@ class DenseConvs(torch.autograd.Function):
             weight = torch.cat([later[:, starts[i]:starts[i + 1]] for later in weights[i:]])
             filled = parts[i].shape[1] - weight.shape[1]  # zero channels of x
             mask = (i > 0 or ctx.needs_input_grad[0], wants_weights, wants_biases and i == 0)
-            found = conv_backward(grads.read(i), parts[i], fill_channels(weight, filled), mask)
-            grad_part, weight_grad = (None if tensor is None else tensor[:, filled:] for tensor in found[:2])
+            grad_part, weight_grad, bias_grad = conv_backward(
+                grads.read(i), parts[i], fill_channels(weight, filled), mask)
+            if filled > 0:
+                grad_part, weight_grad = (
+                    None if tensor is None else tensor[:, filled:] for tensor in (grad_part, weight_grad))
             if wants_weights:
                 for later, piece in zip(weight_grads[i:], weight_grad.split(outputs[i:]), strict=True):
                     later[i] = piece
             if i > 0:
                 grads.write(i - 1, torch.ops.aten.leaky_relu_backward(grad_part, parts[i], NEGATIVE_SLOPE, True))
-        bias_grads = found[2].split(outputs) if wants_biases else [None] * len(weights)
+        bias_grads = bias_grad.split(outputs) if wants_biases else [None] * len(weights)
         weight_grads = [torch.cat(pieces, dim=1) if wants_weights else None for pieces in weight_grads]
         return grad_part, None, *itertools.chain.from_iterable(zip(weight_grads, bias_grads, strict=True))
 

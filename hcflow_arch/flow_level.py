@@ -6,6 +6,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from .flow_chain import FlowSequential
+from .memory_layout import layout_like
 
 
 class HCFlowLevel(nn.Module):
@@ -31,4 +32,6 @@ class HCFlowLevel(nn.Module):
         """Features of `low` and of the coarser levels' features (coarsest first), (N, F, H/2, W/2)."""
         size = low.shape[2:]
         resized = [F.interpolate(f, size=size, mode='nearest') for f in reversed(coarser)]
+        if resized:  # in one layout: a concatenation of two is slow, and in planes
+            low = low.contiguous(memory_format=layout_like(resized[0]))
         return self.feature_net(torch.cat([low, *resized], dim=1))

@@ -14,9 +14,9 @@ def is_channels_last(tensor: torch.Tensor) -> bool:
     return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
 
 
-def layout_like(weight: torch.Tensor) -> torch.memory_format:
-    """The memory format in which to keep features beside a weight."""
-    return torch.channels_last if is_channels_last(weight) else torch.contiguous_format
+def layout_like(tensor: torch.Tensor) -> torch.memory_format:
+    """The memory format in which to keep features beside a weight, or beside others."""
+    return torch.channels_last if is_channels_last(tensor) else torch.contiguous_format
 
 
 def at_least_four_channels(x: torch.Tensor, *weights: torch.Tensor) -> list[torch.Tensor]:

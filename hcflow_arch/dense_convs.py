@@ -7,7 +7,7 @@ from torch.autograd.function import once_differentiable
 
 from .compiled_convs import compiled
 from .conv_gradients import conv_backward
-from .memory_layout import at_least_four_channels, fill_channels, is_channels_last, layout_like
+from .memory_layout import at_least_four_channels, fill_channels, layout_like
 from .precision import in_autocast_type
 
 NEGATIVE_SLOPE = 0.2  # of the LeakyReLU after the first four convolutions
@@ -79,7 +79,7 @@ class SideBySide:
     def __init__(self, like: torch.Tensor, channels: list[int], weight: torch.Tensor):
         self.parts, self.starts, self.buffer = [None] * len(channels), [0, *itertools.accumulate(channels)], None
         self.layout = layout_like(weight)
-        if like.device.type == 'cpu' and not is_channels_last(weight):
+        if like.device.type == 'cpu' and self.layout == torch.contiguous_format:
             n, _, h, w = like.shape
             self.buffer = like.new_empty((n, self.starts[-1], h, w))
             self.parts = list(self.buffer.split(channels, dim=1))

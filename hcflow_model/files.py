@@ -54,7 +54,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
     Raises:
         WriteError: No space, no permission, and the like.
-        InputError: The name is too long.
+        InputError: The name or the path is too long; others may not be.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.write(content)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise InputError(f'Cannot write {path}: a name has at most 255 bytes. Shorten that of the input.') \
-                from error
+            raise InputError(f'Cannot write {path}: {error.strerror}. Shorten the name (most file systems take 255 '
+                             'bytes) or the path to it.') from error
         raise WriteError(f'Cannot write {path}: {error.strerror}. Free some space, or choose a folder that can be '
                          'written.') from error

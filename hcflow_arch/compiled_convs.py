@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from .capture import is_recording
 from .errors import InputError
 
 
@@ -52,8 +53,9 @@ def compiled(x: torch.Tensor, weights: Sequence[torch.Tensor], biases: Sequence[
     try:
         return _compile()(x, weights, biases, slope)
     except RuntimeError as error:
-        if not isinstance(error, torch._dynamo.exc.TorchDynamoException) and 'compile' not in str(error):
-            raise  # of what was compiled, such as too little memory
+        of_dynamo = isinstance(error, torch._dynamo.exc.TorchDynamoException) or 'compile' in str(error)
+        if not of_dynamo or is_recording(x.device):
+            raise  # of what was compiled, such as too little memory; or for who records, and can do without
         reason = ' '.join(str(error).split())[:200]
         raise InputError('torch.compile fails here, which needs a C compiler and on a GPU Triton. Leave out --compile, '
                          f'or set network_g.compile: false ({reason}).') from error

@@ -124,7 +124,8 @@ def dense_convs(x: torch.Tensor, convs, recompute: bool = False, compile: bool =
         compile: Compile what runs without gradients. Default: False.
     """
     x, *parameters = in_autocast_type(x, *(parameter for conv in convs for parameter in (conv.weight, conv.bias)))
-    with torch.autocast(x.device.type, enabled=False):
+    # the cache off as while a CUDA graph is recorded, for what is compiled depends on that and cannot be compiled then
+    with torch.autocast(x.device.type, enabled=False, cache_enabled=False):
         if compile and not torch.is_grad_enabled():
             x = x.contiguous(memory_format=layout_like(parameters[0]))
             return compiled(x, parameters[::2], parameters[1::2], NEGATIVE_SLOPE)

@@ -149,6 +149,7 @@ class HCFlowNet(ChannelsLastModule):
         """Choose whether dense blocks are compiled where they run without gradients."""
         if not isinstance(compiled, bool):
             raise InputError(f'network_g.compile is {compiled!r}; it must be true or false.')
+        self.compiles_blocks = compiled
         for module in self.modules():
             if isinstance(module, DenseBlock):
                 module.compiled = compiled

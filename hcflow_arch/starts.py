@@ -81,20 +81,22 @@ def fit_start(net: torch.nn.Module, x: torch.Tensor, lq: torch.Tensor | None) ->
         x: HR images with dequantization noise, (N, 3, H, W).
         lq: LR images (N, 3, h, w); the coarsest prior is fitted to their features, which are what decode sees.
     """
-    parts = []
-    for level in net.levels:
-        x, high, _ = level.split(x)
-        parts.append((x, high))
-    features = []
-    for level, (low, high) in zip(reversed(net.levels), reversed(parts), strict=True):
-        features.append(level.features(low if lq is None or features else lq, features))
-        for step in level.prior[:-1]:
-            high, _ = step(high, features[-1])
-        gaussian, last_norm = level.prior[-1], level.prior[-2].actnorm
-        if gaussian.bounded:  # its scale cannot go below exp(-0.5), so what it whitens is amplified instead
-            last_norm.log_scale += math.log(RESCALING_GAIN)
-            high = high * RESCALING_GAIN
-        _fit_gaussian(gaussian, features[-1], high)
+    # without autocast, whose cache would hand on weights that are cast here, without gradients (PyTorch 2.6)
+    with torch.autocast(x.device.type, enabled=False):
+        parts = []
+        for level in net.levels:
+            x, high, _ = level.split(x)
+            parts.append((x, high))
+        features = []
+        for level, (low, high) in zip(reversed(net.levels), reversed(parts), strict=True):
+            features.append(level.features(low if lq is None or features else lq, features))
+            for step in level.prior[:-1]:
+                high, _ = step(high, features[-1])
+            gaussian, last_norm = level.prior[-1], level.prior[-2].actnorm
+            if gaussian.bounded:  # its scale cannot go below exp(-0.5), so what it whitens is amplified instead
+                last_norm.log_scale += math.log(RESCALING_GAIN)
+                high = high * RESCALING_GAIN
+            _fit_gaussian(gaussian, features[-1], high)
 
 
 def _fit_gaussian(gaussian, features: torch.Tensor, target: torch.Tensor) -> None:

@@ -1,6 +1,7 @@
 """The discriminator's side of GAN training: its network, losses and update."""
 import torch
 from basicsr.archs import build_network
+from torch.nn.parallel import DistributedDataParallel
 
 from hcflow_arch import InputError
 
@@ -23,6 +24,9 @@ class Adversary:
         self.model = model
         self.criterion = build_loss_of(opt['train']['gan_opt']).to(model.device)
         model.net_d = model.model_to_device(build_network(opt['network_d']))
+        if isinstance(model.net_d, DistributedDataParallel):
+            # its second forward pass would overwrite batch norm's buffers, which backward of the first one reads
+            model.net_d.broadcast_buffers = False
         model.print_network(model.net_d)
         load_path = opt['path'].get('pretrain_network_d')
         if load_path is not None:

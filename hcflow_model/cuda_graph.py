@@ -12,6 +12,8 @@ from basicsr.utils import get_root_logger
 from hcflow_arch import HCFlowNet
 from hcflow_arch.feature_net import RegisteredFeatureNet
 
+_RECORDING = threading.Lock()  # a process can record one graph at a time
+
 
 class CudaGraph:
     """Records `function(*inputs)` at once, and runs it with other values of the same shapes whenever it is called.
@@ -30,7 +32,7 @@ class CudaGraph:
     def __init__(self, function: Callable, *inputs: torch.Tensor, device: torch.device | None = None, pool=None):
         self._inputs = [tensor.clone() for tensor in inputs]
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(device):
+        with _RECORDING, torch.cuda.device(device):
             current = torch.cuda.current_stream()
             try:
                 # thread_local: other threads may go on with what a recording forbids, such as pinning memory
@@ -63,7 +65,8 @@ class RepeatedDecode:
     on that an image of one size comes, as tiles and samples do. Same numbers.
 
     Of large images the kernels themselves take longer than their start; those are run as usual. So is all on a CPU, and
-    what has a feature net of others, of which is not known whether it can be recorded.
+    what has a feature net of others, of which is not known whether it can be recorded. Threads may share it where all
+    of them run on one stream, as they do by default.
 
     Args:
         net: The network.
@@ -74,7 +77,7 @@ class RepeatedDecode:
     MAX_SIZES = 1000  # whose uses are counted
 
     def __init__(self, net: HCFlowNet):
-        self.net, self._parameters = net, list(net.parameters())
+        self.net = net
         self._records = not any(isinstance(module, RegisteredFeatureNet) for module in net.modules())
         self._uses, self._graphs, self._pool, self._lock = {}, {}, None, threading.Lock()
 
@@ -96,8 +99,8 @@ class RepeatedDecode:
         if lq.device.type != 'cuda' or lq.shape[2] * lq.shape[3] > self.MAX_PIXELS or not self._records:
             return None
         amp = torch.get_autocast_dtype('cuda') if torch.is_autocast_enabled('cuda') else None
-        places = tuple(parameter.data_ptr() for parameter in self._parameters)  # values may change
-        return lq.shape, lq.dtype, lq.device, amp, places
+        places = tuple(parameter.data_ptr() for parameter in self.net.parameters())  # values may change
+        return lq.shape, lq.dtype, lq.device, amp, self.net.compiles_blocks, places
 
     def _graph_of(self, key, *inputs):
         if len(self._uses) == self.MAX_SIZES:

@@ -146,9 +146,9 @@ class HCFlowModel(ResumableModel):
         if 'lq' not in data:
             raise InputError("Super-resolution needs LR images, but the dataset gives none; use a dataset with 'lq', "
                              'such as PairedImageDataset or SingleImageDataset.')
-        self.lq = data['lq'].to(self.device)
+        self.lq = data['lq'].to(self.device, non_blocking=True)
         if 'gt' in data:
-            self.gt = data['gt'].to(self.device)
+            self.gt = data['gt'].to(self.device, non_blocking=True)
         elif hasattr(self, 'gt'):
             del self.gt
 

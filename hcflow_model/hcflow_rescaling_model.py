@@ -52,10 +52,10 @@ class HCFlowRescalingModel(HCFlowModel):
         if 'gt' not in data:
             raise InputError("Rescaling needs HR images, but the dataset gives none; use a dataset with 'gt', such as "
                              'PairedImageDataset or HROnlyDataset.')
-        self.gt = data['gt'].to(self.device)
+        self.gt = data['gt'].to(self.device, non_blocking=True)
         self.lq_is_ours = 'lq' not in data
         if 'lq' in data:
-            self.lq = data['lq'].to(self.device)
+            self.lq = data['lq'].to(self.device, non_blocking=True)
         else:
             check_image('gt', self.gt)
             scale = self.opt['scale']

@@ -73,7 +73,8 @@ def memory_needed(net: HCFlowNet, height: int, width: int) -> int:
 def free_memory(device: torch.device) -> int | None:
     """Bytes that are free on a device; None where that cannot be told."""
     if device.type == 'cuda':
-        return torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by PyTorch, to be used again
+        return torch.cuda.mem_get_info(device)[0] + kept
     if device.type != 'cpu':
         return None
     return_freed_memory()

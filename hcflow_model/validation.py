@@ -136,6 +136,8 @@ def _validate_share(model, dataloader, current_iter, save_img):
     opt, val_opt, dataset_name = model.opt, model.opt['val'], dataloader.dataset.opt['name']
     metrics = Metrics(val_opt.get('metrics'), model.__dict__.setdefault('skipped_metrics', set()))
     loader = images_of_rank(dataloader, *((opt['rank'], opt['world_size']) if opt['dist'] else ()))
+    tile, net = val_opt.get('tile'), model.net_for_testing()
+    drawing_net = TiledNet(net, tile) if tile else net
     collected = {}
     shown = val_opt.get('pbar', False) and opt['rank'] == 0
     pbar = tqdm(total=len(loader), unit='image', desc=dataset_name, disable=not shown)
@@ -148,7 +150,7 @@ def _validate_share(model, dataloader, current_iter, save_img):
             if fault is not None:
                 results.problems.append(fault)
             else:
-                _validate_image(model, data, index, results, metrics, current_iter, save_img)
+                _validate_image(model, drawing_net, data, index, results, metrics, current_iter, save_img)
         except InputError as error:
             raise InputError(f'Dataset {dataset_name}, image {name}: {error}') from error
         except torch.cuda.OutOfMemoryError:
@@ -159,11 +161,10 @@ def _validate_share(model, dataloader, current_iter, save_img):
     return collected
 
 
-def _validate_image(model, data, index, results, metrics, current_iter, save_img):
+def _validate_image(model, drawing_net, data, index, results, metrics, current_iter, save_img):
     val_opt, scale = model.opt['val'], model.opt['scale']
     net = model.net_for_testing()
     tile = val_opt.get('tile')
-    drawing_net = TiledNet(net, tile) if tile else net
     try:
         model.feed_data(data)
         with torch.no_grad(), model.autocast('val'):

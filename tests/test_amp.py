@@ -2,7 +2,7 @@
 import pytest
 import torch
 from basicsr.utils import get_root_logger
-from helpers import NLL_OPT, perturb, train, training_model
+from helpers import NLL_OPT, SMALL, perturb, train, training_model
 
 from hcflow_model import hcflow_model
 
@@ -48,3 +48,9 @@ def test_slow_cpus_are_told(amp, has_instructions, lines, tmp_path, monkeypatch)
     assert len(warnings) == lines
     assert all(line.startswith('train.amp: this CPU has no bf16') for line in warnings)
     assert isinstance(hcflow_model.has_bf16_instructions(), bool)
+
+
+def test_first_update_from_the_wavelet_has_all_gradients(tmp_path):
+    model = training_model(tmp_path, NLL_OPT, network={**SMALL, 'start': 'wavelet'}, amp='bf16')
+    train(model, 1)
+    assert all(parameter.grad is not None for parameter in model.net_g.parameters())

@@ -75,3 +75,23 @@ def test_other_errors_stay_what_they_are(monkeypatch):
 def test_bad_option():
     with pytest.raises(InputError, match="network_g.compile is 'yes'; it must be true or false"):
         HCFlowNet(compile='yes')
+
+
+def test_compiled_once_whether_recorded_or_not(monkeypatch):
+    by_dynamo = torch.compile(compiled_convs.handed_on, backend='eager')
+    monkeypatch.setattr(compiled_convs, '_compile', lambda: by_dynamo)
+    net, lq = perturb(small_net(compile=True), 0.02), random_image(1, 3, 5, 6)
+    with torch.inference_mode():
+        wanted = net.decode(lq, temperature=0)
+        with torch._dynamo.config.patch(error_on_recompile=True), torch.autocast('cpu', enabled=False,
+                                                                                 cache_enabled=False):
+            assert torch.equal(net.decode(lq, temperature=0), wanted)
+
+
+def test_errors_of_a_recording_are_for_who_records(monkeypatch):
+    def fail():
+        raise torch._dynamo.exc.TorchDynamoException('cannot compile during CUDA graph capture')
+    monkeypatch.setattr(compiled_convs, '_compile', fail)
+    monkeypatch.setattr(compiled_convs, 'is_recording', lambda device: True)
+    with torch.no_grad(), pytest.raises(torch._dynamo.exc.TorchDynamoException):
+        small_net(compile=True).decode(random_image(1, 3, 5, 6))

@@ -1,5 +1,6 @@
 """What is built on CUDA graphs, with a stand-in that runs on a CPU; tests/test_gpu.py has the real ones."""
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -98,6 +99,19 @@ def test_where_nothing_can_be_recorded_tiles_run_as_usual(monkeypatch):
     assert all(torch.equal(image, images[0]) for image in images)
     assert warnings == ['Images are decoded without CUDA graphs, more slowly: operation not permitted when stream is '
                         'capturing.']
+
+
+@pytest.mark.parametrize('change', [
+    lambda net: net.load_state_dict(small_net().state_dict(), assign=True), lambda net: net.compile_blocks(True),
+    lambda net: net.double()], ids=['assign', 'compile', 'double'])
+def test_what_is_recorded_anew(change):
+    decode = cuda_graph.RepeatedDecode(small_net())
+    lq = SimpleNamespace(shape=torch.Size((1, 3, 6, 6)), dtype=torch.float32, device=torch.device('cuda'))
+    key = decode._key(lq)
+    perturb(decode.net, 0.1)  # values alone
+    assert decode._key(lq) == key
+    change(decode.net)
+    assert decode._key(lq) != key
 
 
 def test_what_is_not_recorded():

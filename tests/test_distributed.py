@@ -96,7 +96,7 @@ def train_with_a_bad_process(rank, root):
     torch.manual_seed(rank)
     opt = cpu_options(root, SMALL, {**RUNS['HCFlow+'][2], **gan_opts()}, ema_decay=0.9)
     opt.update(dist=True, rank=rank, world_size=2,
-               network_d={'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 2})
+               network_d={'type': 'HCFlowVGGDiscriminator', 'num_feat': 2, 'input_size': 32})
     model = HCFlowModel(opt)
     discriminator_loss = model.adversary.criterion.forward
     found = {'logs': [], 'steps': []}
@@ -108,7 +108,7 @@ def train_with_a_bad_process(rank, root):
                 discriminator_loss(*args, is_disc=is_disc) * (math.inf if is_disc and bad == 3 else 1))
             if bad == 4:
                 os.kill(os.getpid(), signal.SIGTERM)
-            model.feed_data(training_batch(seed=10 * current_iter + rank))
+            model.feed_data(training_batch(32, seed=10 * current_iter + rank))
             try:
                 model.optimize_parameters(current_iter)
             except TrainingStopped as stop:

@@ -51,8 +51,9 @@ def test_training_never_waits(losses, amp, memory, tmp_path, waiting_is_an_error
     assert model.device.type == 'cuda'
     for current_iter in range(1, 5):
         model.update_learning_rate(current_iter)
-        model.feed_data(training_batch(seed=current_iter))
+        batch = {key: image.pin_memory() for key, image in training_batch(seed=current_iter).items()}
         waiting_is_an_error(current_iter > 2)  # the first starts actnorms from data
+        model.feed_data(batch)
         model.optimize_parameters(current_iter)
         waiting_is_an_error(False)
     assert all(p.isfinite().all() for p in model.net_g.parameters())

@@ -51,6 +51,12 @@ def lines():
     get_root_logger().removeHandler(handler)
 
 
+def test_memory_that_pytorch_keeps_on_a_gpu_is_free(monkeypatch):
+    for name, value in {'mem_get_info': (100, 1000), 'memory_reserved': 500, 'memory_allocated': 20}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert free_memory(torch.device('cuda')) == 580
+
+
 def test_tiles_where_the_estimate_says_so(monkeypatch, lines):
     net = small_net()
     needed = memory_needed(net, 500, 400)

@@ -11,8 +11,8 @@ pytestmark = pytest.mark.usefixtures('far_pixels_pass')
 PSNR = {'psnr': {'type': 'calculate_psnr', 'crop_border': 4, 'test_y_channel': False}}
 
 
-def validated(folder, task, tile, monkeypatch):
-    """(model, {name: saved picture}) of one image of 20x24 LR pixels."""
+def validated(folder, task, tile, monkeypatch, num_images=1):
+    """(model, {name: saved picture}) of images of 20x24 LR pixels."""
     folder.mkdir()
     warnings = []
     opt = cpu_options(folder, {**SMALL, 'task': task}, NLL_OPT if task == 'sr' else RESCALING_OPTS)
@@ -25,7 +25,7 @@ def validated(folder, task, tile, monkeypatch):
     perturb(model.net_g, 0.02)
     with monkeypatch.context() as patch:
         patch.setattr(validation.get_root_logger(), 'warning', warnings.append)
-        images = [{'gt': random_image(3, 80, 96), 'lq': random_image(3, 20, 24, seed=1)}]
+        images = [{'gt': random_image(3, 80, 96), 'lq': random_image(3, 20, 24, seed=1)}] * num_images
         model.validation(loader(images), 'test', None, True)
     pictures = {path.name: cv2.imread(str(path)) for path in folder.rglob('*.png')}
     return model, pictures, warnings
@@ -44,3 +44,15 @@ def test_tiles_are_the_whole_image(task, tmp_path, monkeypatch):
         assert 'nll' in expected[''] and 'nll' not in got.get('', {})
         assert [line for line in warnings if 'nll' in line and 'val.tile = 16' in line]
     assert not [line for line in no_warnings if 'val.tile' in line]
+
+
+def test_graphs_are_kept_for_all_images(tmp_path, monkeypatch):
+    made = []
+
+    class Counted(validation.TiledNet):
+        def __init__(self, *args):
+            super().__init__(*args)
+            made.append(self)
+    monkeypatch.setattr(validation, 'TiledNet', Counted)
+    validated(tmp_path / 'tiled', 'sr', 16, monkeypatch, num_images=2)
+    assert len(made) == 1

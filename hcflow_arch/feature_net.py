@@ -75,8 +75,9 @@ class RegisteredFeatureNet(nn.Module):
             raise InputError(f'feature_net.{names[0]} is set by the level that the feature net serves; remove it.')
         try:
             self.net = build_network({**opt, names[0]: num_in_ch})
-        except TypeError as error:
-            raise InputError(f'feature_net: {arch} cannot be built: {error}.') from error
+        except Exception as error:  # whatever an unknown architecture raises on options that it cannot take
+            raise InputError(f'feature_net: {arch} cannot be built with {dict(opt)} and {names[0]}: {num_in_ch} '
+                             f'({error!r}); change its options or take another one, such as RRDBNet.') from error
         self.size_multiple, self.num_out_ch = self._probe(num_in_ch, arch)
 
     @torch.no_grad()

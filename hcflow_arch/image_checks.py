@@ -1,4 +1,5 @@
 """Checks of what is handed to the network, and the one rule for sizes that do not fit its scale."""
+import numbers
 from collections.abc import Sequence
 
 import torch
@@ -42,7 +43,7 @@ def check_latents(latents: Sequence[torch.Tensor], shapes: Sequence[tuple[int, .
 
 def check_temperature(name: str, temperature: float) -> None:
     """Refuse what is not a number from 0 to 100; usual temperatures are 0 to 1."""
-    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not 0 <= temperature < 100:
+    if isinstance(temperature, bool) or not isinstance(temperature, numbers.Real) or not 0 <= temperature < 100:
         raise InputError(f'{name} is {temperature!r}; it must be a number from 0 (no noise); usual values are 0 to 1.')
 
 

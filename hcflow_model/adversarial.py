@@ -6,7 +6,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hcflow_arch import InputError
 
 from .hcflow_loss import RelativisticGANLoss
-from .perceptual import build_loss_of
+from .perceptual import build_train_loss
 
 
 class Adversary:
@@ -22,7 +22,8 @@ class Adversary:
             raise InputError('train.gan_opt needs a discriminator: give network_d and train.optim_d, '
                              'or remove gan_opt.')
         self.model = model
-        self.criterion = build_loss_of(opt['train']['gan_opt']).to(model.device)
+        self.criterion = build_train_loss(opt['train'], 'gan_opt', torch.zeros(2, 1), True, is_disc=False,
+                                          device=model.device)
         model.net_d = model.model_to_device(build_network(opt['network_d']))
         if isinstance(model.net_d, DistributedDataParallel):
             # its second forward pass would overwrite batch norm's buffers, which backward of the first one reads

@@ -35,10 +35,13 @@ def select_state_dict(content: Mapping, path: str | os.PathLike, param_key: str 
     Returns:
         State dict without `module.` prefixes, and the key it was found under (None: bare).
     """
+    if {'iter', 'optimizers'} <= content.keys():
+        raise InputError(f'Checkpoint {path} is a training state, which holds no networks; take '
+                         f'models/net_g_{content["iter"]}.pth.')
     nested = [key for key, value in content.items() if isinstance(value, Mapping)]
     if nested:
-        if param_key not in nested and 'params' in nested:
-            param_key = 'params'  # as BasicSR does: no EMA inside
+        if param_key == 'params_ema' and param_key not in nested and 'params' in nested:
+            param_key = 'params'  # no EMA inside
         if param_key not in nested:
             raise InputError(f'Checkpoint {path} has no {param_key!r}; it has {nested}. '
                              'Set path.param_key_g (or param_key_d) to one of them.')
@@ -59,9 +62,21 @@ def read_network_weights(path: str | os.PathLike, param_key: str | None) -> tupl
     return state_dict, param_key
 
 
-def check_names_and_shapes(net: torch.nn.Module, state_dict: Mapping, path: str | os.PathLike) -> None:
-    """Refuse a state dict that does not fit the network, saying what is missing, extra or of another shape."""
+def check_names_and_shapes(net: torch.nn.Module, state_dict: Mapping, path: str | os.PathLike,
+                           advice: str = '') -> None:
+    """Refuse a state dict that does not fit the network, saying what is missing, extra or of another shape.
+
+    Args:
+        net: The network.
+        state_dict: Tensors by name.
+        path: Its file, for the message.
+        advice: What else can be done where some of it fits. Default: nothing.
+    """
     wanted = net.state_dict()
+    if not wanted.keys() & state_dict.keys():
+        raise InputError(f'Checkpoint {path} does not fit {type(net).__name__}: none of its names is one of this '
+                         f'network ({_first(list(state_dict))}; needed are {_first(list(wanted))}). Is it of another '
+                         'network? Of an experiment, net_g_*.pth are generators and net_d_*.pth discriminators.')
     missing = [name for name in wanted if name not in state_dict]
     extra = [name for name in state_dict if name not in wanted]
     shapes = [f'{name} {tuple(state_dict[name].shape)}, network {tuple(wanted[name].shape)}' for name in wanted
@@ -71,7 +86,7 @@ def check_names_and_shapes(net: torch.nn.Module, state_dict: Mapping, path: str 
     problems = [f'{len(names)} {what}: {_first(names)}' for names, what in
                 ((missing, 'missing'), (extra, 'too many'), (shapes, 'of another shape')) if names]
     raise InputError(f'Checkpoint {path} does not fit {type(net).__name__}: {"; ".join(problems)}. '
-                     'Match the network options to the checkpoint, or set the strict_load option to false.')
+                     f'Match the network options (scale first of all) to the checkpoint{advice}.')
 
 
 def check_task(net: torch.nn.Module, state_dict: Mapping, path: str | os.PathLike) -> None:

@@ -3,6 +3,7 @@ from collections import OrderedDict
 
 import torch
 from basicsr.archs import build_network
+from basicsr.models.lr_scheduler import MultiStepRestartLR
 from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch.nn.parallel import DistributedDataParallel
@@ -17,7 +18,7 @@ from .bf16 import SLOW, has_bf16_instructions
 from .epoch_sampler import EpochSampler
 from .freed_memory import keep_freed_memory
 from .graphed_update import GraphedGradients
-from .perceptual import build_loss_of, build_perceptual_loss, check_metric_weights
+from .perceptual import build_perceptual_loss, build_train_loss, check_metric_weights, images_like_training
 from .report import Report
 from .resumable_model import ResumableModel
 from .update import gradients, update_generator
@@ -99,9 +100,11 @@ class HCFlowModel(ResumableModel):
             self._ema_waits = False
 
     def _init_losses(self, train_opt):
-        for name, build in (('nll', build_loss_of), ('pixel', build_loss_of), ('perceptual', build_perceptual_loss)):
-            block = train_opt.get(f'{name}_opt')
-            setattr(self, f'cri_{name}', build(block).to(self.device) if block else None)
+        images = images_like_training(self.opt)
+        self.cri_nll = build_train_loss(train_opt, 'nll_opt', torch.ones(2), device=self.device)
+        self.cri_pixel = build_train_loss(train_opt, 'pixel_opt', images, images, device=self.device)
+        block = train_opt.get('perceptual_opt')
+        self.cri_perceptual = build_perceptual_loss(block).to(self.device) if block else None
         self.adversary = Adversary(self) if train_opt.get('gan_opt') else None
         self.net_d_iters = train_opt.get('net_d_iters', 1)
         self.net_d_init_iters = train_opt.get('net_d_init_iters', 0)
@@ -121,6 +124,12 @@ class HCFlowModel(ResumableModel):
         if not self.generator_losses():
             raise InputError('The option file has no loss for the generator; give at least one of train.nll_opt, '
                              'pixel_opt, perceptual_opt, gan_opt.')
+
+    def update_learning_rate(self, current_iter, warmup_iter=-1):
+        """BasicSR's, whose warm-up leaves out its last iteration: MultiStepRestartLR goes on from what it finds."""
+        super().update_learning_rate(current_iter, warmup_iter)
+        if current_iter == warmup_iter and isinstance(self.schedulers[0], MultiStepRestartLR):
+            self._set_lr(self._get_init_lr())
 
     def setup_optimizers(self):
         train_opt = self.opt['train']

@@ -29,6 +29,10 @@ def check_hcflow_options(opt: dict) -> None:
     for phase, dataset in opt['datasets'].items():
         if dataset['type'] in FLAT_DATASETS:
             check_block(f'datasets.{phase}', dataset, option_schema.DATASET, option_schema.DATASET_OF_BASICSR)
+        for key in ('mean', 'std'):
+            if dataset.get(key) is not None:
+                raise InputError(f"'datasets.{phase}.{key}' is {dataset[key]!r}; the flow's images are in [0, 1], so "
+                                 'leave it out.')
     check_block('path', opt['path'], option_schema.PATH, option_schema.PATHS_OF_BASICSR)
     if opt.get('val') is not None:
         check_block('val', opt['val'], option_schema.VAL)
@@ -40,6 +44,7 @@ def check_hcflow_options(opt: dict) -> None:
         check_block('train', opt['train'], option_schema.TRAIN)
         _drop_empty(opt['train'])
         _check_training(opt['train'], task)
+        _check_accumulate(opt['train'].get('accumulate', 1), opt['datasets']['train'].get('batch_size_per_gpu', 1))
         _check_gan(opt)
     for name in ('train', 'val'):
         amp = (opt.get(name) or {}).get('amp')
@@ -77,6 +82,8 @@ def _check_validation(val):
         check_file_name('val.suffix', val['suffix'])
     for temperature in val.get('temperatures', []):
         check_temperature('a value of val.temperatures', temperature)
+    if val.get('temperatures') == []:
+        raise InputError("'val.temperatures' is empty, so nothing would be drawn; give one or more, such as [0, 0.9].")
     metrics = val.get('metrics', {})
     types = [metric.get('type') for metric in metrics.values() if isinstance(metric, dict)]
     if 'calculate_diversity' in types and val.get('num_samples', 1) < 2:
@@ -100,7 +107,16 @@ def _check_training(train, task):
     for key in ('optim_g', 'optim_d'):
         if key in train:
             _check_optimizer(f'train.{key}', train[key])
-    _check_scheduler(train['scheduler'])
+    if train.get('ema_decay') == 1:
+        raise InputError("'train.ema_decay' is 1; the average would stay what training starts from. Give a number "
+                         'below 1, such as 0.999.')
+    _check_scheduler(train['scheduler'], train['total_iter'])
+
+
+def _check_accumulate(accumulate, batch_size):
+    if batch_size % accumulate:
+        raise InputError(f"'train.accumulate' is {accumulate}; it must divide datasets.train.batch_size_per_gpu, which "
+                         f'is {batch_size}, into equal parts.')
 
 
 def _check_gan(opt):
@@ -136,7 +152,7 @@ def _check_optimizer(name, block):
         raise InputError(f"'{name}.betas' is {betas!r}; it must be two numbers from 0 to 1, such as [0.9, 0.99].")
 
 
-def _check_scheduler(block):
+def _check_scheduler(block, total_iter):
     name = 'train.scheduler'
     _drop_empty(block)
     if not isinstance(block.get('type'), str) or block['type'] not in SCHEDULERS:
@@ -154,6 +170,14 @@ def _check_scheduler(block):
     for key in ('gamma', 'eta_min', 'last_epoch'):
         if key in block:
             check_type(f'{name}.{key}', block[key], (int, float))
+    for key in ('restarts', 'periods'):
+        weights = block.get('restart_weights', (1,))
+        if key in parameters and len(block.get(key, (0,))) != len(weights):
+            raise InputError(f"'{name}.{key}' is {block.get(key, [0])!r} and restart_weights {list(weights)!r}; give "
+                             'one weight for each.')
+    if 'periods' in block and sum(block['periods']) < total_iter:
+        raise InputError(f"'{name}.periods' is {block['periods']!r}, {sum(block['periods'])} iterations in all; "
+                         f'train.total_iter is {total_iter}. Give periods that last so long.')
     if block.get('gamma', 0) < 0:
         raise InputError(f"'{name}.gamma' is {block['gamma']!r}; it must not be below 0: it multiplies learning rates.")
 

@@ -1,4 +1,6 @@
 """Images to validate, shared among the ranks; one that cannot be read is told of, and the others go on."""
+from collections import Counter
+from collections.abc import Sequence
 from os import path as osp
 
 from PIL import Image
@@ -25,6 +27,7 @@ class ImagesOfRank(Dataset):
     def __init__(self, dataset, collate_fn, rank=0, world_size=1):
         self.dataset, self.collate_fn = dataset, collate_fn
         self.indices = range(rank, len(dataset), world_size)
+        self.names = _names_of(dataset)
 
     def __getitem__(self, position: int) -> tuple[int, dict | None, str | None]:
         """Get (index in the whole dataset, batch of one, None), or (index, None, what is wrong with the image)."""
@@ -41,18 +44,36 @@ class ImagesOfRank(Dataset):
     def __len__(self):
         return len(self.indices)
 
-    def name(self, index: int) -> str:
-        """How files, logs and reports call an image that cannot be read."""
-        try:
-            item = self.dataset.paths[index]
-        except AttributeError:  # no dataset of BasicSR
-            return f'item {index}'
-        return image_name(item if isinstance(item, dict) else {'lq_path': item})
+    def name(self, index: int, item: dict | None = None) -> str:
+        """How files, logs and reports call an image: by the LR file, or else the HR file.
+
+        Args:
+            index: Of the image in the whole dataset.
+            item: What was read, for datasets without a list of paths. Default: None, nothing could be read.
+        """
+        if self.names:
+            return self.names[index]
+        return f'item {index}' if item is None else unique_names([_path_of(item)])[0]
 
 
-def image_name(item: dict) -> str:
-    """The name of the LR file, or else of the HR file, without folder and ending."""
-    return osp.splitext(osp.basename(item.get('lq_path', item.get('gt_path'))))[0]
+def _names_of(dataset):
+    """Of BasicSR's datasets, and others with a list of paths; of those without: none."""
+    items = getattr(dataset, 'paths', None)
+    paths = [_path_of(item) for item in items] if isinstance(items, (list, tuple)) else []
+    return unique_names(paths) if all(isinstance(path, str) for path in paths) else []
+
+
+def _path_of(item):
+    return item.get('lq_path', item.get('gt_path')) if isinstance(item, dict) else item
+
+
+def unique_names(paths: Sequence[str]) -> list[str]:
+    """Names of files without folder and ending; with the ending, or a number, where two would be called the same."""
+    parts = [osp.splitext(osp.basename(path)) for path in paths]
+    seen = Counter(stem for stem, _ in parts)
+    names = [f'{stem}_{ending[1:]}' if seen[stem] > 1 and ending else stem for stem, ending in parts]
+    seen = Counter(names)
+    return [f'{name}_{number}' if seen[name] > 1 else name for number, name in enumerate(names, 1)]
 
 
 def check_cropped_pair(item: dict, scale: int | None) -> None:

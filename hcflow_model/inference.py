@@ -1,4 +1,5 @@
 """HCFlow on NumPy images: super-resolution with samples and likelihoods, and rescaling as a pair."""
+import numbers
 import os
 from collections.abc import Sequence
 
@@ -193,7 +194,7 @@ class HCFlowUpscaler(HCFlowImages):
 
     def samples(self, image: np.ndarray, n: int, temperature: float = 0.8, seed: int | None = 0) -> list[np.ndarray]:
         """`n` HR images, the first being that of a call with the same seed; see :meth:`__call__`."""
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
             raise InputError(f'n is {n!r}; it must be a whole number of samples from 1.')
         return self._draw(image, n, temperature, seed)
 
@@ -268,6 +269,8 @@ class HCFlowRescaler(HCFlowImages):
         """
         array = check_array('lr', lr)
         whole = tuple(length * self.scale for length in array.shape[:2])
+        if size is not None and len(size) != 2:
+            raise InputError(f'size is {tuple(size)}; it must be (height, width), such as image.shape[:2].')
         if size is not None and not all(0 <= most - length < self.scale
                                         for most, length in zip(whole, size, strict=True)):
             raise InputError(f'size is {tuple(size)}; an LR image of {array.shape[0]}x{array.shape[1]} belongs to HR '
@@ -303,6 +306,6 @@ def check_seed(seed: int | None, name: str = 'seed') -> int:
     """The seed, a random one for None, after refusing what is none; `name`: how messages call it."""
     if seed is None:
         return torch.seed()
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**63:
         raise InputError(f'{name} is {seed!r}; it must be a whole number from 0 to 2**63 - 1.')
-    return seed
+    return int(seed)

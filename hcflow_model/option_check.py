@@ -54,6 +54,8 @@ def check_structure(opt: dict, is_train: bool) -> None:
             require('val', opt['val'], ('val_freq',), option_schema.VAL)
             val_freq = option_schema.VAL['val_freq']
             check_block('val', {'val_freq': opt['val']['val_freq']}, {'val_freq': val_freq})
+    if not opt['datasets']:
+        raise InputError("'datasets' names no dataset; give one, such as test_1.")
     _check_phases(opt['datasets'], ('train', 'val') if is_train else ('test', 'val'))
     num_gpu = opt['num_gpu']
     if num_gpu != 'auto' and (isinstance(num_gpu, bool) or not isinstance(num_gpu, int) or num_gpu < 0):
@@ -124,7 +126,12 @@ def check_checkpoints_exist(opt: dict) -> None:
     if opt.get('auto_resume') or opt['path'].get('resume_state'):
         return  # the networks of the state are taken instead
     for key, path in opt['path'].items():
-        if key.startswith('pretrain_network') and path is not None and not Path(path).is_file():
+        if not key.startswith('pretrain_network') or path is None:
+            continue
+        if Path(path).is_dir():
+            raise InputError(f"'path.{key}': checkpoint {path} is a folder; name a file, such as "
+                             'experiments/NAME/models/net_g_latest.pth.')
+        if not Path(path).is_file():
             raise InputError(f"'path.{key}': checkpoint {path} does not exist (looked from {Path.cwd()}).")
 
 

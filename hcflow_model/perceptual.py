@@ -23,6 +23,44 @@ def build_loss_of(opt: dict) -> torch.nn.Module:
         raise InputError(f'Loss {dict(opt)}: {error}') from error
 
 
+def build_train_loss(train_opt: dict, name: str, *inputs, device: torch.device, **kwargs) -> torch.nn.Module | None:
+    """The loss of a block of `train`, after computing it once: one that is made for something else is an early error.
+
+    Args:
+        train_opt: The block `train`.
+        name: Of the loss's block in it, such as pixel_opt.
+        inputs, kwargs: What training gives the loss, of any values, on the CPU.
+        device: Where the loss goes.
+
+    Returns:
+        None where there is no such block.
+
+    Raises:
+        InputError: It cannot be built or computed, or is not one number.
+    """
+    if not train_opt.get(name):
+        return None
+    loss = build_loss_of(train_opt[name])
+    kind = type(loss).__name__
+    try:
+        with torch.no_grad():
+            value = loss(*inputs, **kwargs)
+    except Exception as error:  # whatever a loss of any package raises of what it does not take
+        raise InputError(f"'train.{name}' of type {kind} cannot be computed of what it is given here ({error}); take a "
+                         'loss that is made for it.') from error
+    if not torch.is_tensor(value) or value.dim() > 0:
+        got = f'values of shape {tuple(value.shape)}' if torch.is_tensor(value) else f'a {type(value).__name__}'
+        raise InputError(f"'train.{name}' of type {kind} gives {got}; it must be one number. Set its reduction to mean "
+                         'or sum, or take another loss.')
+    return loss.to(device)
+
+
+def images_like_training(opt: dict) -> torch.Tensor:
+    """Noise in [0, 1] of the size of training patches, (2, 3, H, W), for :func:`build_train_loss`."""
+    size = opt['datasets'].get('train', {}).get('gt_size') or 64
+    return torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
 def build_perceptual_loss(opt: dict) -> torch.nn.Module:
     """BasicSR's PerceptualLoss, with one clear error where its VGG weights or layers are not to be had.
 

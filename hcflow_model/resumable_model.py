@@ -31,7 +31,8 @@ class ResumableModel(SRModel):
         logger.info(f'Loading {type(net).__name__} model from {load_path}, with {key}.')
         checkpoints.check_task(net, state_dict, load_path)
         if strict:
-            checkpoints.check_names_and_shapes(net, state_dict, load_path)
+            checkpoints.check_names_and_shapes(
+                net, state_dict, load_path, ', or load what fits of it by path.strict_load_g (or _d): false')
         else:
             self._print_different_keys_loading(net, state_dict, strict)
         net.load_state_dict(state_dict, strict=strict)

@@ -59,6 +59,8 @@ class RunFolders:
     @master_only
     def copy_option_file(self, option_file: str, experiments_root: str) -> None:
         """Take the place of BasicSR's `copy_opt_file` (utils/options.py)."""
+        for folder in ('models', 'training_states'):  # which BasicSR does not make where training resumes: there, the
+            (Path(experiments_root) / folder).mkdir(parents=True, exist_ok=True)  # name may still be a new one
         file = Path(experiments_root) / Path(option_file).name
         self.before = _listing(experiments_root)
         self.option_copy = (file, file.read_bytes() if file.is_file() else None)

@@ -21,7 +21,8 @@ def update_generator(model, losses_of: Callable[..., dict[str, torch.Tensor]]) -
         with torch.no_grad():  # statistics of the whole batch, not of its first part
             model.net_g(model.lq if model.task == 'sr' else None, gt=model.gt)
     model.optimizer_g.zero_grad()
-    totals = {}
+    logged, model.log_only = model.log_only, {}
+    totals, log_only = {}, {}
     parts = list(zip(model.lq.chunk(model.accumulate), model.gt.chunk(model.accumulate), strict=True))
     for index, (lq, gt) in enumerate(parts):
         # gradients of all processes are averaged once, with the last part
@@ -29,8 +30,11 @@ def update_generator(model, losses_of: Callable[..., dict[str, torch.Tensor]]) -
         share = len(gt) / len(model.gt)
         with model.net_g.no_sync() if waits else nullcontext():
             losses = (model.graphs or gradients)(model, losses_of, lq, gt, share)
-        for name, loss in losses.items():
-            totals[name] = totals.get(name, 0) + loss * share
+        for sums, values in ((totals, losses), (log_only, model.log_only)):
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0) + value * share
+        model.log_only = {}
+    model.log_only = {**logged, **log_only}
     model.start_ema()
     parameters = model.optimizer_g.param_groups[0]['params']
     skip = model.guard.check(parameters, totals)  # clipping would hide infinities

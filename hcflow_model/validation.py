@@ -14,7 +14,7 @@ from hcflow_arch.image_checks import check_image
 
 from .bicubic import bicubic_resize
 from .hcflow_metric import calculate_nll
-from .images_of_rank import image_name, images_of_rank
+from .images_of_rank import images_of_rank
 from .ranks import together
 from .report import ImageResults
 from .sampling import DrawCounts, draw
@@ -49,9 +49,10 @@ class Metrics:
         self.opt = opt or {}
         self.skipped = skipped
 
-    def __call__(self, values: dict, names: list[str]) -> dict[str, float]:
+    def __call__(self, values: dict, names: list[str], problems: list[str]) -> dict[str, float]:
         """Compute the named metrics of `values`: 'img' and 'img2', un-rounded, in [0, 255], and so on; absent ones are
-        None. A metric that compares with 'lq' sees 'img_of_lq', before it is cropped to the ground truth."""
+        None. A metric that compares with 'lq' sees 'img_of_lq', before it is cropped to the ground truth. One that
+        cannot be computed of this image, such as NIQE of a small or flat one, is left out and said in `problems`."""
         results = {}
         for name in names:
             kwargs = dict(self.opt[name])
@@ -68,12 +69,21 @@ class Metrics:
             takes_float = getattr(metric, 'takes_float', False)
             kwargs.update(given if takes_float else {key: _to_uint8(value) for key, value in given.items()})
             try:
-                results[name] = float(metric(**kwargs))
-            except (TypeError, AssertionError) as error:  # how BasicSR's metrics refuse options and shapes
+                value = float(metric(**kwargs))
+                problem = 'it is nan' if math.isnan(value) else None
+            except TypeError as error:  # of the options, so it would come for every image
                 raise InputError(f'val.metrics.{name} {dict(self.opt[name])}: {error}') from error
-            if math.isnan(results[name]):
-                raise InputError(f'val.metrics.{name} {dict(self.opt[name])} gives nan; is the crop_border larger than '
-                                 'the image?')
+            except torch.OutOfMemoryError:
+                raise
+            except (ValueError, AssertionError, RuntimeError) as error:  # what metrics of any package raise
+                problem = str(error).strip().split('\n')[0]
+            if problem is None:
+                results[name] = value
+            else:
+                height, width = kwargs.get('img', values['img']).shape[:2]
+                text = (f'{name} {dict(self.opt[name])} cannot be computed of {height}x{width} pixels ({problem}); is '
+                        'what crop_border leaves too small, or flat? It is left out.')
+                problems.extend([] if text in problems else [text])
         return results
 
     def per_sample(self) -> list[str]:
@@ -142,8 +152,8 @@ def _validate_share(model, dataloader, current_iter, save_img):
     shown = val_opt.get('pbar', False) and opt['rank'] == 0
     pbar = tqdm(total=len(loader), unit='image', desc=dataset_name, disable=not shown)
     for index, data, fault in loader:
-        name = loader.dataset.name(index) if data is None else image_name(
-            {key: value[0] for key, value in data.items() if key.endswith('_path')})
+        name = loader.dataset.name(index, None if data is None else {key: value[0] for key, value in data.items()
+                                                                     if key.endswith('_path')})
         pbar.set_description(f'{dataset_name} {name}')
         collected[index] = results = ImageResults(dataset_name, name)
         try:
@@ -202,15 +212,15 @@ def _validate_image(model, drawing_net, data, index, results, metrics, current_i
         if gt is not None:  # sizes that are no multiple of the scale were reflected out
             images = {number: image[:gt.shape[2], :gt.shape[3]] for number, image in whole.items()}
             rows[label] = {number: sample[:, :, :gt.shape[2], :gt.shape[3]] for number, sample in samples.items()}
-        measured = [metrics({**values, 'img': image, 'img_of_lq': whole[number]}, metrics.per_sample())
-                    for number, image in images.items()]
+        measured = [metrics({**values, 'img': image, 'img_of_lq': whole[number]}, metrics.per_sample(),
+                            results.problems) for number, image in images.items()]
         # of the samples that were asked for, fewer can be left: no reason to say that a metric needs more of them
         if label not in (BICUBIC, temperature_label(0)) and len(images) >= min(2, val_opt.get('num_samples', 1)):
             values['samples'] = list(images.values()) if len(images) > 1 else None
-            for metric, value in metrics(values, metrics.per_set()).items():
+            for metric, value in metrics(values, metrics.per_set(), results.problems).items():
                 results.add(label, metric, [value])
-        for metric in (measured or [{}])[0]:
-            results.add(label, metric, [one[metric] for one in measured])
+        for metric in dict.fromkeys(metric for one in measured for metric in one):
+            results.add(label, metric, [one[metric] for one in measured if metric in one])
         if save_img and label != BICUBIC:
             for number, image in images.items():
                 imwrite(_to_uint8(image), path_of(f'{label}_{number}'))

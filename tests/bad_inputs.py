@@ -157,7 +157,7 @@ IMAGES = [
 
 CHECKPOINTS = [
     ('checkpoint missing', {'path.pretrain_network_g': 'none.pth'}, 'none.pth does not exist'),
-    ('checkpoint is a folder', {'path.pretrain_network_g': 'gt'}, "'path.pretrain_network_g': checkpoint gt"),
+    ('checkpoint is a folder', {'path.pretrain_network_g': 'gt'}, 'checkpoint gt is a folder; name a file, such as'),
     ('checkpoint empty', {'path.pretrain_network_g': 'a.pth'}, 'Checkpoint a.pth cannot be read', [],
      write('a.pth', '')),
     ('checkpoint is text', {'path.pretrain_network_g': 'a.pth'}, 'a.pth', [], write('a.pth', 'hello')),
@@ -169,6 +169,11 @@ CHECKPOINTS = [
      save('a.pth', [1])),
     ('checkpoint of no tensors', {'path.pretrain_network_g': 'a.pth'}, 'is not a state dict of tensors', [],
      save('a.pth', {'params': {'a': 1}})),
+    ('checkpoint under a misspelt key', {'path.pretrain_network_g': 'a.pth', 'path.param_key_g': 'params_emma'},
+     "a.pth has no 'params_emma'; it has ['params']", [],
+     lambda: torch.save({'params': small_net().state_dict()}, 'a.pth')),
+    ('checkpoint is a state', {'path.pretrain_network_g': 'a.pth'}, 'a.pth is a training state, which holds no '
+     'networks; take models/net_g_5.pth', [], save('a.pth', _state())),
     ('checkpoint of another size', {'path.pretrain_network_g': 'a.pth'}, 'of another shape', [],
      lambda: torch.save({'params': small_net(num_feat=8).state_dict()}, 'a.pth')),
     ('checkpoint of the other task', {'path.pretrain_network_g': 'a.pth'}, "is a checkpoint for task 'rescaling'", [],
@@ -213,6 +218,24 @@ TRAINING = [
     ('EMA above 1', {'train.ema_decay': 2}, "'train.ema_decay' is 2"),
     ('print_freq of a half', {'logger.print_freq': 0.5}, "'logger.print_freq' is 0.5"),
     ('suffix with a folder', {**TEST, 'val.suffix': '../x'}, "'val.suffix' is '../x'", [], None, 'test'),
+    ('EMA of 1', {'train.ema_decay': 1}, "'train.ema_decay' is 1; the average would stay what training starts from"),
+    ('no temperatures', {'val.temperatures': []}, "'val.temperatures' is empty, so nothing would be drawn"),
+    ('parts that are not equal', {'train.accumulate': 3}, 'it must divide datasets.train.batch_size_per_gpu, which is '
+     '2, into equal parts'),
+    ('images in another range', {'datasets.train.mean': [0.5, 0.5, 0.5]}, 'images are in [0, 1], so leave it out'),
+    ('periods that end early', {'train.scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [10]},
+                                'train.total_iter': 12}, "periods' is [10], 10 iterations in all; train.total_iter is"),
+    ('periods without weights', {'train.scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [4, 8]}},
+     "'train.scheduler.periods' is [4, 8] and restart_weights [1]; give one weight for each"),
+    ('restarts without weights', {'train.scheduler.restarts': [0, 5]}, 'give one weight for each'),
+    ('loss of every pixel', {'train.pixel_opt': {'type': 'L1Loss', 'reduction': 'none'}},
+     "'train.pixel_opt' of type L1Loss gives values of shape (2, 3, 16, 16); it must be one number"),
+    ('likelihood as pixel loss', {'train.pixel_opt': {'type': 'NLLLoss'}}, "'train.pixel_opt' of type NLLLoss cannot"),
+    ('pixel loss as likelihood', {'train.nll_opt': {'type': 'L1Loss'}}, "'train.nll_opt' of type L1Loss cannot be"),
+    ('GAN loss of pixels', {'train.pixel_opt': {'type': 'GANLoss', 'gan_type': 'vanilla'}}, 'GANLoss cannot be'),
+    ('architecture that cannot be built', {'network_g.feature_net': {'type': 'MSRResNet', 'upscale': 1}},
+     'feature_net: MSRResNet cannot be built'),
+    ('test of nothing', {**TEST, 'datasets': {}}, "'datasets' names no dataset; give one", [], None, 'test'),
     ('metric without what it needs', {'val.metrics.psnr': {'type': 'calculate_psnr'}}, 'crop_border'),
 ]
 

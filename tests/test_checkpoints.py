@@ -179,10 +179,12 @@ def test_check_names_and_shapes():
             ({'weight': weights['weight']}, r'a\.pth does not fit Linear: 1 missing: bias'),
             ({**weights, 'more': weights['bias']}, '1 too many: more'),
             ({**weights, 'bias': torch.ones(4)}, r'1 of another shape: bias \(4,\), network \(3,\)'),
-            ({f'x{i}': weights['bias'] for i in range(5)}, '2 missing: weight, bias; 5 too many: x0, x1, x2, …'),
-            ({}, '2 missing.*strict_load')):
+            ({'bias': weights['bias'], **{f'x{i}': weights['bias'] for i in range(5)}},
+             '1 missing: weight; 5 too many: x0, x1, x2, …'),
+            ({'bias': weights['bias']}, '1 missing.* to the checkpoint, or not'),
+            ({'x': weights['bias']}, r'none of its names is one of this network \(x; needed are weight, bias\)')):
         with pytest.raises(InputError, match=message):
-            checkpoints.check_names_and_shapes(net, state_dict, 'a.pth')
+            checkpoints.check_names_and_shapes(net, state_dict, 'a.pth', ', or not')
 
 
 # ---- through the model ----

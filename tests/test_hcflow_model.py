@@ -178,6 +178,34 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path):
         torch.testing.assert_close(other[name], value, rtol=1e-3, atol=1e-3)  # Adam blows up round-off
 
 
+def test_terms_that_are_logged_are_those_of_the_whole_batch(tmp_path):
+    logs = []
+    for accumulate in (1, 4):
+        torch.manual_seed(0)
+        model = training_model(tmp_path, NLL_OPT, accumulate=accumulate)
+        perturb(model.net_g, 0.02)
+        model.net_g.quant_bins = 1e9  # noise does not show
+        for norm in model.net_g.actnorms():
+            norm.mark_initialized()
+        model.feed_data(training_batch(num=4))
+        model.optimize_parameters(1)
+        logs.append(model.get_current_log())
+    names = [name for name in logs[0] if name.startswith('l_g_nll_')]
+    assert len(names) == 3 and set(logs[0]) == set(logs[1])
+    for name in names:
+        assert logs[1][name] == pytest.approx(logs[0][name], rel=1e-4)
+
+
+def test_warm_up_ends_at_the_learning_rate(tmp_path):
+    model = training_model(tmp_path, NLL_OPT, lr=1e-3)
+    rates = []
+    for current_iter in range(1, 7):
+        model.update_learning_rate(current_iter, warmup_iter=4)
+        rates += model.get_current_learning_rate()
+        model.optimizer_g.step()
+    assert rates == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3, 1e-3])
+
+
 # ---- EMA ----
 
 def test_ema_starts_from_the_started_weights(tmp_path):

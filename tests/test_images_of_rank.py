@@ -8,7 +8,7 @@ from helpers import Images
 from PIL import Image
 
 from hcflow_arch import InputError
-from hcflow_model.images_of_rank import check_cropped_pair, image_name, images_of_rank
+from hcflow_model.images_of_rank import check_cropped_pair, images_of_rank, unique_names
 
 NAMES = ('a', 'b', 'c', 'd', 'e')
 
@@ -89,5 +89,7 @@ def test_images_of_other_ranks_are_not_read():
 
 
 def test_names():
-    assert image_name({'gt_path': '/a/b.png', 'lq_path': 'c/d.e.png'}) == 'd.e'
-    assert image_name({'gt_path': 'key'}) == 'key'
+    assert unique_names(['c/d.e.png', 'key', 'a/cat.png', 'a/cat.jpg', 'a/x.png', 'b/x.png']) == [
+        'd.e', 'key', 'cat_png', 'cat_jpg', 'x_png_5', 'x_png_6']
+    plain = images_of_rank(torch.utils.data.DataLoader(Images([{}]))).dataset
+    assert plain.name(0, {'gt_path': '/a/b.png', 'lq_path': 'c/d.png'}) == 'd' and plain.name(0) == 'item 0'

@@ -109,3 +109,8 @@ def test_what_would_be_moved_away(key, tmp_path):
     opt = demo_options({'is_train': True, 'path.experiments_root': str(tmp_path / 'a'), key: str(tmp_path / 'a' / 'x')})
     with pytest.raises(InputError, match=f"'{key}': .* moves away"):
         check_not_in_archive(opt)
+
+
+def test_folders_of_a_training_that_goes_on_under_a_new_name(folders):
+    folders.copy_option_file('opt.yml', 'experiments/new')
+    assert all(Path('experiments/new', name).is_dir() for name in ('models', 'training_states'))

@@ -168,9 +168,24 @@ def test_images_that_are_too_large_for_a_gpu(make_model, monkeypatch, tmp_path, 
     assert saved(tmp_path) == ['image1_t0_1.png'] and model.report.averages('set')['t0']['psnr'] > 0
 
 
-def test_a_metric_that_does_not_fit_stops(make_model):
-    model = make_model(temperatures=[0], metrics={'psnr': {'type': 'calculate_psnr', 'crop_border': 8}})
-    with pytest.raises(InputError, match='image image0: val.metrics.psnr .* gives nan; is the crop_border larger'):
+@pytest.mark.parametrize(('metric', 'small'), [
+    ({'type': 'calculate_psnr', 'crop_border': 8}, (16, 20)), ({'type': 'calculate_ssim', 'crop_border': 4}, (16, 20)),
+    ({'type': 'calculate_niqe', 'crop_border': 4}, (16, 20)),
+    ({'type': 'calculate_niqe', 'crop_border': 4}, (108, 108))], ids=str)
+def test_a_metric_is_left_out_where_it_does_not_fit(metric, small, make_model, warnings):
+    model = make_model(temperatures=[0, 0.8], num_samples=2, metrics={'measured': metric, **PSNR})
+    large = {'gt': random_image(3, 240, 240), 'lq': random_image(3, 60, 60)}
+    small = {'gt': random_image(3, *small), 'lq': random_image(3, *(length // 4 for length in small))}
+    rows = validate(model, [small, large])
+    assert {image for image, *rest in rows if 'measured' in rest} == {'image1'}
+    assert {image for image, *rest in rows if 'psnr' in rest} == {'image0', 'image1'}
+    (problem,) = model.report.problems['set']['image0']
+    assert f'measured {metric} cannot be computed of {small["gt"].shape[1]}x' in problem and 'image0' in warnings[-1]
+
+
+def test_a_metric_with_a_wrong_option_stops(make_model):
+    model = make_model(temperatures=[0], metrics={'psnr': {'type': 'calculate_psnr', 'crop': 8}})
+    with pytest.raises(InputError, match='image image0: val.metrics.psnr .*crop'):
         validate(model, [pair()])
 
 

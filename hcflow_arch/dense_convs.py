@@ -7,7 +7,7 @@ from torch.autograd.function import once_differentiable
 
 from .compiled_convs import compiled
 from .conv_gradients import conv_backward
-from .memory_layout import at_least_four_channels, fill_channels, layout_like
+from .memory_layout import layout_like
 from .precision import in_autocast_type
 
 NEGATIVE_SLOPE = 0.2  # of the LeakyReLU after the first four convolutions
@@ -24,17 +24,17 @@ class DenseConvs(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, recompute, *parameters):
         """x: (N, C, H, W); parameters: weight and bias of every convolution in turn. Returns (N, num_out_ch, H, W)."""
-        grown, last_weight = _grow(x, parameters)
+        grown = _grow(x, parameters)
         ctx.recompute = recompute
         ctx.save_for_backward(*parameters, *([x] if recompute else grown.parts))
-        return F.conv2d(grown.read(), last_weight, parameters[-1], padding=1)
+        return F.conv2d(grown.read(), parameters[-2], parameters[-1], padding=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         num_parameters = len(ctx.needs_input_grad) - 2
         parameters, kept = ctx.saved_tensors[:num_parameters], ctx.saved_tensors[num_parameters:]
-        parts = _grow(*kept, parameters)[0].parts if ctx.recompute else kept
+        parts = _grow(*kept, parameters).parts if ctx.recompute else kept
         weights, last = parameters[::2], num_parameters // 2 - 1
         starts = [0, *(weight.shape[1] for weight in weights)]  # the first channel of x and of each output
         outputs = [weight.shape[0] for weight in weights]
@@ -44,13 +44,8 @@ class DenseConvs(torch.autograd.Function):
         wants_weights, wants_biases = any(ctx.needs_input_grad[2::2]), any(ctx.needs_input_grad[3::2])
         for i in reversed(range(last + 1)):  # x (i = 0) and outputs: all that reads one of them, as one convolution
             weight = torch.cat([later[:, starts[i]:starts[i + 1]] for later in weights[i:]])
-            filled = parts[i].shape[1] - weight.shape[1]  # zero channels of x
             mask = (i > 0 or ctx.needs_input_grad[0], wants_weights, wants_biases and i == 0)
-            grad_part, weight_grad, bias_grad = conv_backward(
-                grads.read(i), parts[i], fill_channels(weight, filled), mask)
-            if filled > 0:
-                grad_part, weight_grad = (
-                    None if tensor is None else tensor[:, filled:] for tensor in (grad_part, weight_grad))
+            grad_part, weight_grad, bias_grad = conv_backward(grads.read(i), parts[i], weight, mask)
             if wants_weights:
                 for later, piece in zip(weight_grads[i:], weight_grad.split(outputs[i:]), strict=True):
                     later[i] = piece
@@ -100,18 +95,14 @@ class SideBySide:
 
 
 def _grow(x, parameters):
-    """(N, C, H, W) -> x and the outputs of all convolutions but the last, and the weight by which that reads them.
-
-    x may have got channels of zeros in front.
-    """
-    biases = parameters[1:-1:2]
+    """(N, C, H, W) -> x and the outputs of all convolutions but the last."""
+    weights, biases = parameters[:-2:2], parameters[1:-2:2]
     with torch.autocast(x.device.type, enabled=False):  # x and parameters have the type to compute in
-        x, *weights = at_least_four_channels(x, *parameters[::2])
         grown = SideBySide(x, [x.shape[1], *(len(bias) for bias in biases)], weights[0])
         grown.write(0, x)
-        for i, (weight, bias) in enumerate(zip(weights[:-1], biases, strict=True)):
+        for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
             grown.write(i + 1, F.leaky_relu_(F.conv2d(grown.read(0, i + 1), weight, bias, padding=1), NEGATIVE_SLOPE))
-    return grown, weights[-1]
+    return grown
 
 
 def dense_convs(x: torch.Tensor, convs, recompute: bool = False, compile: bool = False) -> torch.Tensor:

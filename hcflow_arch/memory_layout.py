@@ -1,7 +1,6 @@
 """Channels last: (N, C, H, W) with the channels of a pixel side by side in memory, which some convolutions prefer."""
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from .errors import InputError
 
@@ -17,23 +16,6 @@ def is_channels_last(tensor: torch.Tensor) -> bool:
 def layout_like(tensor: torch.Tensor) -> torch.memory_format:
     """The memory format in which to keep features beside a weight, or beside others."""
     return torch.channels_last if is_channels_last(tensor) else torch.contiguous_format
-
-
-def at_least_four_channels(x: torch.Tensor, *weights: torch.Tensor) -> list[torch.Tensor]:
-    """Channels of zeros before the first of (N, C, H, W) and of the weights (K, C or more, 3, 3) that read it.
-
-    A CPU's convolution of channels last reads four channels in half the time of two or three: they fill a vector.
-
-    Returns:
-        list[torch.Tensor]: x and the weights; as they are where there are four, on GPUs, and in planes.
-    """
-    missing = 4 - x.shape[1] if x.device.type == 'cpu' and is_channels_last(weights[0]) else 0
-    return [fill_channels(tensor, missing) for tensor in (x, *weights)]
-
-
-def fill_channels(tensor: torch.Tensor, missing: int) -> torch.Tensor:
-    """(N, C, H, W) -> (N, missing + C, H, W), the first ones 0; as it is where none are missing."""
-    return F.pad(tensor, (0, 0, 0, 0, missing, 0)) if missing > 0 else tensor
 
 
 class ChannelsLastModule(nn.Module):

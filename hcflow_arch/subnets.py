@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from .dense_convs import dense_convs
 from .flow_layers import ActNorm2d
 from .hidden_convs import hidden_convs
-from .memory_layout import at_least_four_channels, layout_like
+from .memory_layout import layout_like
 
 
 def xavier_init_(*convs: nn.Conv2d, scale: float = 0.1) -> None:
@@ -88,11 +88,11 @@ def _conv3x3(x, context, weight, bias):
     layout = layout_like(weight)
     x = x.contiguous(memory_format=layout)
     if context is None:
-        return F.conv2d(*at_least_four_channels(x, weight), bias, padding=1)
+        return F.conv2d(x, weight, bias, padding=1)
     of_x, of_context = (part.contiguous(memory_format=layout) for part in
                         weight.split([x.shape[1], weight.shape[1] - x.shape[1]], dim=1))
     y = F.conv2d(context, of_context, bias, padding=1)
-    return y.add_(F.conv2d(*at_least_four_channels(x, of_x), padding=1))
+    return y.add_(F.conv2d(x, of_x, padding=1))
 
 
 class DenseBlock(nn.Module):

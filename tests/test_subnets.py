@@ -43,7 +43,7 @@ def test_dense_block_formula():
 @pytest.mark.parametrize('recompute', [False, True])
 @pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
 def test_channels_last_equals_planes(make, num_in_ch, num_context, recompute, dtype, tolerance):
-    # less than four channels are filled up there, and rows are images of their own
+    # rows are images of their own there
     torch.manual_seed(0)
     planes = perturb(make(num_in_ch + num_context, 6, 5, recompute=recompute), 0.3).to(dtype)
     last = copy.deepcopy(planes).to(memory_format=torch.channels_last)

@@ -324,7 +324,7 @@ class HCFlowNet(ChannelsLastModule):
 
         A network that is trained through decode alone (BasicSR's SRModel) keeps its present weights as their start.
         """
-        waiting = [norm for norm in self.actnorms() if norm.training and not norm.is_initialized()]
+        waiting = [norm for norm in self.actnorms() if norm.waits_for_data()] if self.training else []
         if torch.is_grad_enabled():
             for norm in waiting:
                 norm.mark_initialized()

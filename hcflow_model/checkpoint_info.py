@@ -14,7 +14,7 @@ from .report import file_hash
 TASKS = {'sr': 'super-resolution (sr)', 'rescaling': 'rescaling'}
 MAX_NAMES = 5  # of bad tensors
 # arguments of the network
-NOT_SIZES = ('task', 'scale', 'temperature', 'quant_bins', 'start', 'memory', 'channels_last')
+NOT_SIZES = ('task', 'scale', 'temperature', 'quant_bins', 'start', 'memory', 'channels_last', 'compile')
 
 
 def checkpoint_info(path: str | os.PathLike, param_key: str = 'params_ema') -> dict:

@@ -200,6 +200,8 @@ def input_error(error: Exception) -> str | None:
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        if error.errno == errno.EACCES:
+            return f'Cannot open {error.filename or "a file"}: {error.strerror}. Give yourself access to it.'
         return (f'Cannot write {error.filename or "a file"}: {error.strerror}. Free some space or make the folder '
                 'writable; what was saved before is whole.')
     frames = traceback.extract_tb(error.__traceback__)

@@ -257,6 +257,8 @@ def _check_whole_jpeg(content: bytes, path) -> None:
             place = content.find(b'\xff', place)
             while 0 <= place < len(content) - 1 and (content[place + 1] == 0 or 0xd0 <= content[place + 1] <= 0xd7):
                 place = content.find(b'\xff', place + 2)
+            while content[place:place + 2] == b'\xff\xff':  # fill bytes, which any marker may have before it
+                place += 1
             if content[place:place + 2] == b'\xff\xd9':
                 return
             if place < 0:

@@ -1,6 +1,7 @@
 """HCFlow on NumPy images: super-resolution with samples and likelihoods, and rescaling as a pair."""
 import numbers
 import os
+import secrets
 from collections.abc import Sequence
 
 import numpy as np
@@ -173,9 +174,9 @@ class HCFlowUpscaler(HCFlowImages):
         >>> upscaler = HCFlowUpscaler('net_g_latest.pth')
         >>> sr = upscaler(cv2.imread('lr.png'), temperature=0.8, seed=0)
 
+    Images, arguments and errors: see :class:`HCFlowImages`.
     """
 
-    __doc__ += HCFlowImages.__doc__.partition('\n\n')[2]
     task = 'sr'
 
     def __call__(self, image: np.ndarray, temperature: float = 0.8, seed: int | None = 0) -> np.ndarray:
@@ -217,9 +218,9 @@ class HCFlowUpscaler(HCFlowImages):
 class HCFlowRescaler(HCFlowImages):
     """Rescaling as a pair: `small = rescaler.downscale(image)`, `rescaler.restore(small, image.shape[:2])`.
 
+    Images, arguments and errors: see :class:`HCFlowImages`.
     """
 
-    __doc__ += HCFlowImages.__doc__.partition('\n\n')[2]
     task = 'rescaling'
 
     def downscale(self, image: np.ndarray) -> np.ndarray:
@@ -305,7 +306,7 @@ def find_device(device: str | torch.device | None = None) -> torch.device:
 def check_seed(seed: int | None, name: str = 'seed') -> int:
     """The seed, a random one for None, after refusing what is none; `name`: how messages call it."""
     if seed is None:
-        return torch.seed()
+        return secrets.randbits(63)  # torch.seed() would also seed PyTorch's own generators anew
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**63:
         raise InputError(f'{name} is {seed!r}; it must be a whole number from 0 to 2**63 - 1.')
     return int(seed)

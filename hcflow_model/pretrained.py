@@ -34,7 +34,10 @@ def load_pretrained(path: str | os.PathLike, task: str | None = None, param_key:
     """
     path = find_checkpoint(path)
     arguments, state_dict = read_checkpoint(path, param_key)
-    net = HCFlowNet(**arguments)
+    try:
+        net = HCFlowNet(**arguments)
+    except TypeError as error:  # arguments of a later version, or what is none
+        raise InputError(f'{path} asks for a network that this version does not have: {error}.') from error
     net.compile_blocks(False)  # that was a wish for the machine it was trained on
     if task not in (None, net.task):
         other = {'sr': 'hcflow upscale', 'rescaling': 'hcflow downscale and hcflow restore'}[net.task]
@@ -99,7 +102,7 @@ def read_checkpoint(path: Path, param_key: str) -> tuple[dict, dict]:
             return arguments_of(state_dict), state_dict
         except InputError as error:
             raise InputError(f'{path}: {error}') from error
-    network = dict(network)
+    network = dict(network) if isinstance(network, Mapping) else {'type': network}
     if network.pop('type', None) != 'HCFlowNet':
         raise InputError(f'{path} holds weights of another network, {network!r}; here HCFlowNet is needed.')
     return network, state_dict

@@ -55,7 +55,7 @@ class Sidecar(NamedTuple):
         try:
             sidecar = cls(**json.loads(text[KEYWORD]))
             numbers = [int(number) for number in sidecar[:3]]
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:  # also 1e999, brackets without end
             raise InputError(f'{path}: what it says of its original cannot be read; downscale the original '
                              'again.') from error
         sidecar = sidecar._replace(height=numbers[0], width=numbers[1], scale=numbers[2])

@@ -10,7 +10,7 @@ from hcflow_arch import HCFlowNet, InputError
 from .freed_memory import return_freed_memory
 from .tiling import DEFAULT_TILE, MIN_TILE
 
-CGROUP_LIMIT, CGROUP_USED = Path('/sys/fs/cgroup/memory.max'), Path('/sys/fs/cgroup/memory.current')
+CGROUP = Path('/sys/fs/cgroup')  # version 2
 SHARE = 0.6  # of the free memory that an image may take by the estimate
 
 
@@ -82,7 +82,9 @@ def free_memory(device: torch.device) -> int | None:
     try:
         lines = Path('/proc/meminfo').read_text().splitlines()
         limits += [1024 * int(line.split()[1]) for line in lines if line.startswith('MemAvailable:')]
-        limits.append(int(CGROUP_LIMIT.read_text()) - int(CGROUP_USED.read_text()))  # of a container
-    except (OSError, ValueError):  # another system, or 'max'
+        cached = dict(line.split() for line in (CGROUP / 'memory.stat').read_text().splitlines())['inactive_file']
+        limit, used = (int((CGROUP / name).read_text()) for name in ('memory.max', 'memory.current'))
+        limits.append(limit - used + int(cached))  # of a container; what is cached of files makes room by itself
+    except (OSError, ValueError, KeyError):  # another system, or 'max'
         pass
     return min(limits, default=None)

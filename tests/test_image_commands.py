@@ -153,13 +153,16 @@ def test_small_images_that_were_changed(capsys):
     cv2.imwrite('small/stripped.png', file.pixels)
     write_image('small/cropped.png', file.pixels[:-1], text=file.text)
     write_image('small/nonsense.png', file.pixels, text={'hcflow': '{"height": 1}'})
+    endless = '{"height": 1e999, "width": 1, "scale": 4, "type": "uint8", "network": ""}'
+    write_image('small/endless.png', file.pixels, text={'hcflow': endless})
+    write_image('small/nested.png', file.pixels, text={'hcflow': '[' * 100000})
     torch.save({'params': perturb(small_net(4, 'rescaling'), 0.03).state_dict()}, 'other.pth')
     capsys.readouterr()
     assert main(['restore', '-i', 'small', '-o', 'large', '-w', 'other.pth']) == 1
     out, err = capsys.readouterr()
-    assert below('large') == ['cat.png', 'stripped.png'] and '2 done, 2 failed' in out
+    assert below('large') == ['cat.png', 'stripped.png'] and '2 done, 4 failed' in out
     assert 'stripped.png does not name its original size' in out and 'cat.png was made small by another network' in out
-    assert 'cropped.png is ' in err and 'nonsense.png: ' in err
+    assert 'cropped.png is ' in err and all(f'{name}.png: ' in err for name in ('nonsense', 'endless', 'nested'))
     torch.save({'params': small_net(2, 'rescaling').state_dict()}, 'x2.pth')
     assert main(['restore', '-i', 'small/cat.png', '-o', 'x2', '-w', 'x2.pth']) == 1
     assert 'at scale 4' in capsys.readouterr().err

@@ -131,6 +131,7 @@ def test_jpeg_without_its_end_is_found_without_the_decoder():
     content = save('JPEG', quality=98)
     image_io._check_whole_jpeg(content, 'a.jpg')
     image_io._check_whole_jpeg(content + b'appended by a camera', 'a.jpg')
+    image_io._check_whole_jpeg(content[:-2] + b'\xff' + content[-2:], 'a.jpg')  # a marker may have fill bytes before it
     thumbnail = b'\xff\xd8\xff\xe1' + (len(content) + 2).to_bytes(2, 'big') + content + content[2:]
     image_io._check_whole_jpeg(thumbnail, 'a.jpg')
     for cut in (thumbnail[:-len(content) // 2], content[:-2], content[:300], content[:3]):

@@ -71,7 +71,10 @@ def test_samples_and_seeds():
     samples = up.samples(LR, 3, temperature=0.9, seed=4)
     assert np.array_equal(samples[0], up(LR, 0.9, 4)) and not np.array_equal(up(LR, 0.9, 4), up(LR, 0.9, 5))
     assert all((a != b).mean() > 0.3 for a, b in ((samples[0], samples[1]), (samples[1], samples[2])))
+    state = torch.get_rng_state()
     assert not np.array_equal(up(LR, 0.9, None), up(LR, 0.9, None))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.array_equal(up.samples(LR, np.int64(1), np.float64(0.9), np.int64(4))[0], samples[0])
     assert np.array_equal(*up.samples(LR, 2, temperature=0))
 
 

@@ -74,7 +74,10 @@ def test_wrong_task_names_the_right_command(tmp_path):
 
 
 @pytest.mark.parametrize('content', [{'a': torch.ones(1)}, {'params': {'conv.weight': torch.ones(3)}},
-                                     {'network_g': {'type': 'RRDBNet'}, 'params': {'conv.weight': torch.ones(3)}}])
+                                     {'network_g': {'type': 'RRDBNet'}, 'params': {'conv.weight': torch.ones(3)}},
+                                     {'network_g': 5, 'params': small_net().state_dict()},
+                                     {'network_g': {'type': 'HCFlowNet', **SMALL, 'of_a_later_version': 1},
+                                      'params': small_net().state_dict()}])
 def test_other_networks_are_refused(content, tmp_path):
     torch.save(content, tmp_path / 'other.pth')
     with pytest.raises(InputError):

@@ -95,9 +95,11 @@ def test_result_is_that_of_the_whole_image(monkeypatch):
 def test_free_memory_of_containers(tmp_path, monkeypatch):
     available = free_memory(torch.device('cpu'))
     assert available is None or available > 0
-    for limit, used in (('CGROUP_LIMIT', 3000), ('CGROUP_USED', 1000)):
-        (tmp_path / limit).write_text(f'{used}\n')
-        monkeypatch.setattr(tile_choice, limit, tmp_path / limit)
+    monkeypatch.setattr(tile_choice, 'CGROUP', tmp_path)
+    assert free_memory(torch.device('cpu')) is None or available is not None
+    for name, content in (('memory.max', '3000'), ('memory.current', '1000'),
+                          ('memory.stat', 'anon 700\ninactive_file 200')):
+        (tmp_path / name).write_text(f'{content}\n')
     if available is not None:
-        assert free_memory(torch.device('cpu')) == 2000
+        assert free_memory(torch.device('cpu')) == 2200
     assert free_memory(torch.device('meta')) is None

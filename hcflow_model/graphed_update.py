@@ -1,21 +1,12 @@
 """Gradients of updates by CUDA graphs (`train.cuda_graph`)."""
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 
 from hcflow_arch import InputError
 
 from .cuda_graph import CudaGraph
-
-
-class Kept(NamedTuple):
-    """What a graph writes: losses by name, values that are only logged, images for the discriminator, gradients of the
-    optimizer's parameters (None where there is none)."""
-    losses: dict[str, torch.Tensor]
-    log_only: dict[str, torch.Tensor]
-    fakes: list[torch.Tensor]
-    grads: list[torch.Tensor | None]
+from .update import Losses
 
 
 class GraphedGradients:
@@ -26,18 +17,18 @@ class GraphedGradients:
     the order in which random numbers are drawn.
 
     Args:
-        gradients: Function of (model, losses_of, lq, gt, share) that returns {log name: detached loss}.
+        gradients: Function of (model, losses_of, lq, gt, share) that returns detached losses.
     """
 
     NUM_EAGER = 3  # times as usual, after actnorms have started
     MAX_GRAPHS = 8  # patches of ever other sizes run as usual
 
-    def __init__(self, gradients: Callable[..., dict[str, torch.Tensor]]):
+    def __init__(self, gradients: Callable[..., Losses]):
         self._gradients = gradients
         self._graphs, self._counts, self._pool, self._stream = {}, {}, None, None
         self._sums = None  # gradients of the parts of a batch
 
-    def __call__(self, model, losses_of, lq, gt, share) -> dict[str, torch.Tensor]:
+    def __call__(self, model, losses_of, lq, gt, share) -> Losses:
         """`gradients(model, losses_of, lq, gt, share)`."""
         key = losses_of.__name__, lq.shape, gt.shape, share
         if key not in self._graphs:
@@ -46,11 +37,10 @@ class GraphedGradients:
                     self._counts[key] = self._counts.get(key, 0) + 1
                 return self._as_usual(model, losses_of, lq, gt, share)
             self._graphs[key] = self._record(model, losses_of, lq, gt, share)
-        kept = self._graphs[key](lq, gt)
-        self._hand_on(model, kept.grads)
-        model.log_only.update({name: value.clone() for name, value in kept.log_only.items()})
-        model.fakes += [fake.clone() for fake in kept.fakes]
-        return {name: loss.clone() for name, loss in kept.losses.items()}
+        losses, grads = self._graphs[key](lq, gt)
+        self._hand_on(model, grads)
+        terms, log_only = ({name: value.clone() for name, value in values.items()} for values in losses[:2])
+        return Losses(terms, log_only, [fake.clone() for fake in losses.fakes])
 
     def _as_usual(self, *args):
         """On a stream of its own, as recording needs it to have run before."""
@@ -64,15 +54,14 @@ class GraphedGradients:
 
     def _record(self, model, losses_of, lq, gt, share):
         parameters = _parameters(model)
-        before = [parameter.grad for parameter in parameters], model.log_only, model.fakes
+        before = [parameter.grad for parameter in parameters]
 
         def function(lq, gt):
             losses = self._gradients(model, losses_of, lq, gt, share)
-            return Kept(losses, model.log_only, model.fakes, [parameter.grad for parameter in parameters])
+            return losses, [parameter.grad for parameter in parameters]
 
         for parameter in parameters:
             parameter.grad = None
-        model.log_only, model.fakes = {}, []
         try:
             graph = CudaGraph(function, lq, gt, device=lq.device, pool=self._pool)
         except torch.OutOfMemoryError as error:
@@ -84,8 +73,7 @@ class GraphedGradients:
                              f'({reason}); a loss or network of it may look at values. Set train.cuda_graph: false.'
                              ) from error
         finally:
-            grads, model.log_only, model.fakes = before
-            for parameter, grad in zip(parameters, grads, strict=True):
+            for parameter, grad in zip(parameters, before, strict=True):
                 parameter.grad = grad
         self._pool = graph.pool()
         return graph

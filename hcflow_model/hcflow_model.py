@@ -21,7 +21,7 @@ from .graphed_update import GraphedGradients
 from .perceptual import build_perceptual_loss, build_train_loss, check_metric_weights, images_like_training
 from .report import Report
 from .resumable_model import ResumableModel
-from .update import gradients, update_generator
+from .update import Losses, gradients, update_generator
 from .update_guard import UpdateGuard, advice, describe
 from .validation import validate
 
@@ -162,7 +162,7 @@ class HCFlowModel(ResumableModel):
             del self.gt
 
     def generator_losses(self):
-        """The generator's updates within an iteration, in order: functions of (lq, gt) that return {log name: loss}."""
+        """The generator's updates within an iteration, in order: functions of (lq, gt) that return Losses."""
         updates = []
         if self.cri_nll:
             updates.append(self._nll_losses)
@@ -178,19 +178,19 @@ class HCFlowModel(ResumableModel):
 
     def _nll_losses(self, lq, gt):
         code = self.net_g(lq, gt=gt)
-        losses = {'l_g_nll': self.cri_nll(code.nll)}
+        log_only = {}
         if hasattr(self.cri_nll, 'terms'):
-            self.log_only.update(self.cri_nll.terms(code, lq, gt.shape[2] * gt.shape[3]))
-        return losses
+            log_only = self.cri_nll.terms(code, lq, gt.shape[2] * gt.shape[3])
+        return Losses({'l_g_nll': self.cri_nll(code.nll)}, log_only)
 
     def _pixel_losses(self, lq, gt):
-        return {'l_g_pix': self.cri_pixel(self.net_g(lq, temperature=0), gt)}
+        return Losses({'l_g_pix': self.cri_pixel(self.net_g(lq, temperature=0), gt)})
 
     def _perceptual_gan_losses(self, lq, gt):
         return self.perceptual_gan_terms(self.net_g(lq, temperature=self.temperature), gt)
 
     def perceptual_gan_terms(self, sr, gt):
-        """Perceptual and GAN losses of images sr (N, 3, H, W), as {log name: loss}; keeps sr for the discriminator."""
+        """Perceptual and GAN losses of images sr (N, 3, H, W), with sr for the discriminator."""
         losses = {}
         if self.cri_perceptual:
             l_g_percep, l_g_style = self.cri_perceptual(sr, gt)
@@ -200,25 +200,26 @@ class HCFlowModel(ResumableModel):
                 losses['l_g_style'] = l_g_style
         if self.adversary:
             losses['l_g_gan'] = self.adversary.generator_loss(sr, gt)
-            self.fakes.append(sr.detach())
-        return losses
+        return Losses(losses, fakes=[sr.detach()] if self.adversary else [])
 
     def optimize_parameters(self, current_iter):
         if not hasattr(self, 'gt'):
             raise InputError("Training needs HR images, but the dataset gives none; use a dataset with 'gt', such as "
                              'PairedImageDataset.')
         self.last_iter = current_iter
-        loss_dict = OrderedDict()
-        self.fakes, self.log_only = [], {}
+        loss_dict, log_only, fakes = {}, {}, []
         if not self.adversary or (current_iter > self.net_d_init_iters and current_iter % self.net_d_iters == 0):
             for losses_of in self.generator_losses():
-                loss_dict.update(update_generator(self, losses_of))
+                losses = update_generator(self, losses_of)
+                loss_dict.update(losses.terms)
+                log_only.update(losses.log_only)
+                fakes += losses.fakes
         else:  # the discriminator alone still needs images to tell apart
             with torch.no_grad(), self.autocast('train'):
-                self.fakes.append(self.sample_for_discriminator())
-        loss_dict.update(self.log_only)
+                fakes.append(self.sample_for_discriminator())
+        loss_dict.update(log_only)
         if self.adversary:
-            loss_dict.update(self.adversary.update(torch.cat(self.fakes).float(), self.gt))
+            loss_dict.update(self.adversary.update(torch.cat(fakes).float(), self.gt))
         self.log_dict = self.reduce_loss_dict(loss_dict)
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)

@@ -9,6 +9,7 @@ from hcflow_arch.image_checks import check_image, fit_to_scale
 from .bicubic import bicubic_resize
 from .hcflow_model import HCFlowModel
 from .perceptual import build_train_loss, images_like_training
+from .update import Losses
 
 
 def round8(image: torch.Tensor) -> torch.Tensor:
@@ -79,8 +80,9 @@ class HCFlowRescalingModel(HCFlowModel):
             restored = self.net_g(round8(code.lq), temperature=self.temperature)
             if self.cri_pixel:
                 losses['l_g_pix'] = self.cri_pixel(restored, gt)
-            losses.update(self.perceptual_gan_terms(restored, gt))
-        return losses
+            others = self.perceptual_gan_terms(restored, gt)
+            return others._replace(terms={**losses, **others.terms})
+        return Losses(losses)
 
     def sample_for_discriminator(self):
         return self.net_g(round8(self.net_g(None, gt=self.gt).lq), temperature=self.temperature)

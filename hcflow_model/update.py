@@ -1,17 +1,25 @@
 """One update of the flow: gradients of the parts of a batch, summed, clipped, applied where they are finite."""
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
 
-def update_generator(model, losses_of: Callable[..., dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+class Losses(NamedTuple):
+    """What an update minimizes the sum of, by log name; values that are only logged; images for the discriminator."""
+    terms: dict[str, torch.Tensor]
+    log_only: dict[str, torch.Tensor] = {}
+    fakes: Sequence[torch.Tensor] = ()
+
+
+def update_generator(model, losses_of: Callable[..., Losses]) -> Losses:
     """One step of the flow.
 
     Args:
         model (HCFlowModel): Whose batch, network and optimizer are used.
-        losses_of: Function of (lq, gt) that returns {log name: loss}.
+        losses_of: Function of (lq, gt).
 
     Returns:
         The losses' values over the batch.
@@ -21,8 +29,7 @@ def update_generator(model, losses_of: Callable[..., dict[str, torch.Tensor]]) -
         with torch.no_grad():  # statistics of the whole batch, not of its first part
             model.net_g(model.lq if model.task == 'sr' else None, gt=model.gt)
     model.optimizer_g.zero_grad()
-    logged, model.log_only = model.log_only, {}
-    totals, log_only = {}, {}
+    totals = Losses({}, {}, [])
     parts = list(zip(model.lq.chunk(model.accumulate), model.gt.chunk(model.accumulate), strict=True))
     for index, (lq, gt) in enumerate(parts):
         # gradients of all processes are averaged once, with the last part
@@ -30,14 +37,13 @@ def update_generator(model, losses_of: Callable[..., dict[str, torch.Tensor]]) -
         share = len(gt) / len(model.gt)
         with model.net_g.no_sync() if waits else nullcontext():
             losses = (model.graphs or gradients)(model, losses_of, lq, gt, share)
-        for sums, values in ((totals, losses), (log_only, model.log_only)):
+        for sums, values in zip(totals[:2], losses[:2], strict=True):
             for name, value in values.items():
                 sums[name] = sums.get(name, 0) + value * share
-        model.log_only = {}
-    model.log_only = {**logged, **log_only}
+        totals.fakes.extend(losses.fakes)
     model.start_ema()
     parameters = model.optimizer_g.param_groups[0]['params']
-    skip = model.guard.check(parameters, totals)  # clipping would hide infinities
+    skip = model.guard.check(parameters, totals.terms)  # clipping would hide infinities
     if model.grad_clip_value:
         torch.nn.utils.clip_grad_value_(parameters, model.grad_clip_value)
     if model.grad_clip_norm:
@@ -46,7 +52,7 @@ def update_generator(model, losses_of: Callable[..., dict[str, torch.Tensor]]) -
     return totals
 
 
-def gradients(model, losses_of, lq: torch.Tensor, gt: torch.Tensor, share: float) -> dict[str, torch.Tensor]:
+def gradients(model, losses_of, lq: torch.Tensor, gt: torch.Tensor, share: float) -> Losses:
     """Add the gradients of a part of a batch, weighted by its share of it, to those of the parameters.
 
     Returns:
@@ -54,5 +60,5 @@ def gradients(model, losses_of, lq: torch.Tensor, gt: torch.Tensor, share: float
     """
     with model.autocast('train'):
         losses = losses_of(lq, gt)
-    (sum(losses.values()) * share).backward()
-    return {name: loss.detach() for name, loss in losses.items()}
+    (sum(losses.terms.values()) * share).backward()
+    return losses._replace(terms={name: loss.detach() for name, loss in losses.terms.items()})

@@ -211,12 +211,10 @@ class GraphStandIn:
         if model is None:
             return self.function(*inputs)
         parameters = list(model.net_g.parameters())
-        grads, before = [parameter.grad for parameter in parameters], (model.log_only, model.fakes)
-        model.log_only, model.fakes = {}, []
+        grads = [parameter.grad for parameter in parameters]
         for parameter in parameters:
             parameter.grad = None
         outputs = self.function(*inputs)
-        model.log_only, model.fakes = before
         for parameter, grad in zip(parameters, grads, strict=True):
             parameter.grad = grad
         return outputs

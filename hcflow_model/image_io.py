@@ -1,7 +1,8 @@
 """Image files to and from arrays: nothing of a file is lost on the way, and no file is ever half-written."""
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -178,16 +179,25 @@ def _depth(extension: str, dtype: np.dtype) -> np.dtype:
     return np.dtype(np.uint8 if dtype == np.uint8 or extension not in DEEP_EXTENSIONS else np.uint16)
 
 
-def _decode(content: bytes) -> tuple[np.ndarray | None, bytes, bytes | None]:
-    """Pixels as stored (None: unreadable), EXIF (b'': none) and colour profile (None: none)."""
+@contextmanager
+def silent_opencv() -> Iterator[None]:
+    """Within it OpenCV logs nothing, in processes that are forked there too."""
     logging = getattr(cv2.utils, 'logging', cv2)  # OpenCV 5; before: cv2 itself
-    level = logging.setLogLevel(0)  # one clear error follows; OpenCV's own lines would stand before it
+    level = logging.setLogLevel(0)
     try:
-        pixels, kinds, values = cv2.imdecodeWithMetadata(np.frombuffer(content, np.uint8), flags=cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        return None, b'', None
+        yield
     finally:
         logging.setLogLevel(level)
+
+
+def _decode(content: bytes) -> tuple[np.ndarray | None, bytes, bytes | None]:
+    """Pixels as stored (None: unreadable), EXIF (b'': none) and colour profile (None: none)."""
+    try:
+        with silent_opencv():  # one clear error follows; OpenCV's own lines would stand before it
+            pixels, kinds, values = cv2.imdecodeWithMetadata(np.frombuffer(content, np.uint8),
+                                                             flags=cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None, b'', None
     metadata = {int(kind): np.ravel(value).tobytes() for kind, value in zip(kinds, values, strict=True)}
     return pixels, metadata.get(cv2.IMAGE_METADATA_EXIF, b''), metadata.get(cv2.IMAGE_METADATA_ICCP)
 

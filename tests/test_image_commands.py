@@ -64,7 +64,7 @@ def test_upscale_a_folder(capsys):
 
 
 def test_upscale_in_mixed_precision(capsys, monkeypatch):
-    monkeypatch.setattr('hcflow_model.bf16.has_bf16_instructions', lambda: False)
+    monkeypatch.setattr('hcflow_model.commands.upscale.has_bf16_instructions', lambda: False)
     argv = ['upscale', '-i', str(LQ / 'cat.png'), '-w', 'sr.pth', '--temperature', '0', '--device', 'cpu']
     assert main([*argv, '-o', 'float32']) == 0
     assert 'bf16' not in capsys.readouterr().err

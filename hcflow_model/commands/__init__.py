@@ -6,8 +6,6 @@ Such a module has
 * `EXAMPLES`: command lines, one on each line,
 * `add_arguments(parser)`: its arguments,
 * `run(args) -> int | None`: does it; the exit code, None being 0.
-
-Modules import what is heavy (torch, BasicSR) within `run`, so that `hcflow --help` answers at once.
 """
 import argparse
 import importlib

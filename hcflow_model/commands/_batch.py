@@ -6,7 +6,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from hcflow_arch.errors import InputError
+from tqdm import tqdm
+
+from hcflow_arch import InputError
+
+from ..files import WriteError
+from ..image_io import EXTENSIONS, find_images
+from ..tiling import DEFAULT_OVERLAP, check_tile
 
 FORMATS = ('auto', 'png', 'jpg', 'webp', 'tif', 'bmp')
 
@@ -77,7 +83,6 @@ def plan(args: argparse.Namespace, extension: str | None = None) -> list[Job]:
     Raises:
         InputError: No input, or output that would lie over it.
     """
-    from ..image_io import EXTENSIONS, find_images
     source, output = Path(args.input), Path(args.output)
     only = extension
     extension = extension or (None if args.ext == 'auto' else f'.{args.ext}')
@@ -132,7 +137,6 @@ def _job_to_file(args, source, output, only):
 
 def constructor_arguments(args: argparse.Namespace) -> dict:
     """The arguments `tile`, `overlap`, `device` and `param_key` of HCFlowUpscaler and HCFlowRescaler."""
-    from ..tiling import DEFAULT_OVERLAP, check_tile
     tile = args.tile or None
     check_tile('--tile', tile)
     overlap = DEFAULT_OVERLAP if args.tile_pad is None else args.tile_pad
@@ -154,9 +158,6 @@ def run_jobs(jobs: list[Job], process: Callable[[Job, Callable[[float], None]], 
     Returns:
         Exit code: 1 where a job failed.
     """
-    from tqdm import tqdm
-
-    from ..files import WriteError
     waiting = [job for job in jobs if overwrite or not job.is_finished(numbers)]
     failures = []
     bar = '{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total_fmt} images [{elapsed}<{remaining}]'

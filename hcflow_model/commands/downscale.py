@@ -1,6 +1,10 @@
 """`hcflow downscale`: make small images that `hcflow restore` makes large again."""
 import argparse
 
+from ..freed_memory import keep_freed_memory
+from ..image_io import read_image_file, write_image
+from ..inference import HCFlowRescaler
+from ..sidecar import Sidecar
 from . import _batch
 
 HELP = 'Downscale images by a rescaling network; hcflow restore makes them large again.'
@@ -18,13 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Downscale all images to PNG files that carry what restoring needs."""
     jobs = _batch.plan(args, '.png')
-    arguments = _batch.constructor_arguments(args)
-
-    from ..freed_memory import keep_freed_memory
-    from ..image_io import read_image_file, write_image
-    from ..inference import HCFlowRescaler
-    from ..sidecar import Sidecar
-    rescaler = HCFlowRescaler(args.weights, **arguments)
+    rescaler = HCFlowRescaler(args.weights, **_batch.constructor_arguments(args))
     keep_freed_memory(rescaler.device)
 
     def process(job, progress):

@@ -2,6 +2,7 @@
 import sys
 from pathlib import Path
 
+from ..exploration_job import ExplorationJob
 from . import _batch
 
 HELP = 'Look at the solution space of an LR image: samples, their spread, likelihood and latents, walks and edits.'
@@ -43,7 +44,6 @@ def add_arguments(parser) -> None:
 
 def run(args) -> int:
     """Do it; see the module docstring of exploration.py for what the words mean."""
-    from ..exploration_job import ExplorationJob
     job = ExplorationJob(args)
     text = job.explore()
     sys.stdout.write(f'{text}\n\nwritten: {len(job.files)} files to {Path(args.output)}, {job.sheet_path} among them\n')

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 
+from ..checkpoint_info import checkpoint_info, info_table
 from . import _batch
 
 HELP = 'Show what a checkpoint holds: task, sizes, iteration, EMA, and whether its weights are sound.'
@@ -24,9 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the table, or JSON."""
-    import hcflow_arch.basicsr_compat  # noqa: F401  (makes `import basicsr` work)
-
-    from ..checkpoint_info import checkpoint_info, info_table
     info = checkpoint_info(args.checkpoint, args.param_key)
     if not args.json:
         sys.stdout.write(info_table(info))

@@ -4,7 +4,15 @@ import os
 import sys
 from pathlib import Path
 
-from hcflow_arch.errors import InputError
+import yaml
+
+from hcflow_arch import InputError
+
+from ..image_io import silent_opencv
+from ..preparation import Settings, prepare
+from ..preparation.dataset_block import GT_SIZE, dataset_block
+from ..preparation.settings import write_whole
+from ..preparation.sources import find_images
 
 HELP = 'Prepare training data: HR and bicubic LR images, sub-images, LMDBs.'
 EXAMPLES = """
@@ -41,17 +49,10 @@ def run(args: argparse.Namespace) -> int:
     if workers < 1:
         raise InputError(f'--workers is {workers}; it must be 1 or more.')
 
-    os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')  # a broken image is named once, in the report
-    import hcflow_arch.basicsr_compat  # noqa: F401  (makes `import basicsr` work)
-
-    from ..preparation import Settings, prepare
-    from ..preparation.dataset_block import GT_SIZE, dataset_block
-    from ..preparation.sources import find_images
     settings = Settings(args.scale, args.crop, args.step, args.thresh, args.hr_only, args.val)
-    prepared = prepare(find_images(source), out, settings, args.lmdb, workers, args.overwrite)
+    with silent_opencv():  # a broken image is named once, in the report
+        prepared = prepare(find_images(source), out, settings, args.lmdb, workers, args.overwrite)
     _report(prepared, out)
-
-    import yaml
     block = dataset_block(out, prepared.settings, prepared.sizes, prepared.lmdb)
     gt_size = block['datasets']['train']['gt_size']
     if gt_size < GT_SIZE:
@@ -76,7 +77,6 @@ def _check_places(source, out):
 
 
 def _report(prepared, out):
-    from ..preparation.settings import write_whole
     for folder, files in prepared.sizes.items():
         sys.stderr.write(f'{out / folder}: {len(files)} images\n')
     sys.stderr.write(f'{prepared.done} images done, {prepared.skipped} were done before, '

@@ -1,6 +1,14 @@
 """`hcflow restore`: the original size again of what `hcflow downscale` made small."""
 import argparse
 
+from tqdm import tqdm
+
+from hcflow_arch.image_checks import check_temperature
+
+from ..freed_memory import keep_freed_memory
+from ..image_io import as_depth, automatic_extension, check_format, read_image_file, write_image
+from ..inference import HCFlowRescaler, check_seed
+from ..sidecar import Sidecar, digest
 from . import _batch
 
 HELP = 'Restore images that hcflow downscale made small.'
@@ -21,15 +29,6 @@ def run(args: argparse.Namespace) -> int:
     """Restore all images to the size, depth and channels that their PNG files name."""
     jobs = _batch.plan(args)
     arguments = _batch.constructor_arguments(args)
-
-    from tqdm import tqdm
-
-    from hcflow_arch.image_checks import check_temperature
-
-    from ..freed_memory import keep_freed_memory
-    from ..image_io import as_depth, automatic_extension, check_format, read_image_file, write_image
-    from ..inference import HCFlowRescaler, check_seed
-    from ..sidecar import Sidecar, digest
     if args.temperature is not None:
         check_temperature('--temperature', args.temperature)
     check_seed(args.seed, '--seed')

@@ -3,8 +3,16 @@ import argparse
 import functools
 import sys
 
-from hcflow_arch.errors import InputError
+import numpy as np
+import torch
 
+from hcflow_arch import InputError
+from hcflow_arch.image_checks import check_temperature
+
+from ..bf16 import SLOW, has_bf16_instructions
+from ..freed_memory import keep_freed_memory
+from ..image_io import automatic_extension, check_format, read_image_file, resize, write_image
+from ..inference import HCFlowUpscaler, check_seed
 from . import _batch
 
 HELP = 'Super-resolve an image or a folder of images.'
@@ -41,16 +49,6 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f'--outscale is {args.outscale:g}; it must be a number above 0, up to 64.')
     jobs = _batch.plan(args)
     arguments = _batch.constructor_arguments(args)
-
-    import numpy as np
-    import torch
-
-    from hcflow_arch.image_checks import check_temperature
-
-    from ..bf16 import SLOW, has_bf16_instructions
-    from ..freed_memory import keep_freed_memory
-    from ..image_io import automatic_extension, check_format, read_image_file, resize, write_image
-    from ..inference import HCFlowUpscaler, check_seed
     check_temperature('--temperature', args.temperature)
     check_seed(args.seed, '--seed')
     upscaler = HCFlowUpscaler(args.weights, **arguments)
@@ -61,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         with precision():
             upscaler(np.zeros((32, 48, 3), np.uint8))  # now, and for all sizes
     if args.amp and upscaler.device.type == 'cpu' and not has_bf16_instructions():
-        print(f'--amp bf16: {SLOW}', file=sys.stderr)
+        sys.stderr.write(f'--amp bf16: {SLOW}\n')
     numbers = range(1, args.num_samples + 1) if args.num_samples > 1 else (None,)
 
     def process(job, progress):

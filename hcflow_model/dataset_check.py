@@ -1,7 +1,6 @@
 """Datasets of an option file are looked at before training: folders, LMDBs, sizes of pairs and patches."""
 import os
 import re
-import struct
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from hcflow_arch import InputError
 from . import option_schema
 from .lmdb_backend import open_lmdb
 from .option_rules import is_known, require
+from .png_chunks import png_size
 
 IMAGE_ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 
@@ -96,20 +96,11 @@ def read_lmdb_meta(name: str, root: str) -> dict[str, tuple[int, int]]:
             content = transaction.get(key.encode())
             if content is None:
                 raise InputError(f"'{name}': LMDB {root} has no {key!r}, which its meta_info.txt lists. Make it again.")
-            found = _png_size(content) if number < NUM_SIZES else None
+            found = png_size(content) if number < NUM_SIZES else None
             if found not in (None, size):
                 raise InputError(f"'{name}': image {key} of {root} is {found[0]}x{found[1]}; its meta_info.txt says "
                                  f'{size[0]}x{size[1]}. Make it again.')
     return sizes
-
-
-def _png_size(content):
-    """(height, width) of the bytes of a PNG; None for other formats, whose sizes lie deeper."""
-    head = bytes(content[:24])
-    if head[:8] != b'\x89PNG\r\n\x1a\n':
-        return None
-    width, height = struct.unpack('>II', head[16:24])
-    return height, width
 
 
 def _lines(name, path):

@@ -31,6 +31,13 @@ def open_lmdb(path: str | os.PathLike) -> lmdb.Environment:
         if _opened[key][0] == opener:
             return _opened[key][1]
         _opened.pop(key)[1].close()  # the parent's, where this worker must have its own; or of a file since replaced
+    _opened[key] = opener, open_anew(path)
+    return _opened[key][1]
+
+
+def open_anew(path: str | os.PathLike) -> lmdb.Environment:
+    """As :func:`open_lmdb`, for a file that nothing else reads; the caller closes it."""
+    key = os.path.realpath(path)
     try:
         environment = lmdb.open(key, readonly=True, lock=False, readahead=False)
         needed = (environment.info()['last_pgno'] + 1) * environment.stat()['psize']
@@ -38,11 +45,10 @@ def open_lmdb(path: str | os.PathLike) -> lmdb.Environment:
         reason = str(error).removeprefix(f'{key}: ')
         raise InputError(f'LMDB {path} cannot be opened ({reason}): its data.mdb is broken or none. Copy or make it '
                          'again.') from error
-    if file.st_size < needed:
+    size = os.path.getsize(f'{key}/data.mdb')
+    if size < needed:
         environment.close()
-        raise InputError(f'LMDB {path} is truncated: its data.mdb has {file.st_size} bytes of {needed}. Copy or make '
-                         'it again.')
-    _opened[key] = opener, environment
+        raise InputError(f'LMDB {path} is truncated: its data.mdb has {size} bytes of {needed}. Copy or make it again.')
     return environment
 
 

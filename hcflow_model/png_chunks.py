@@ -11,6 +11,12 @@ from hcflow_arch.errors import InputError
 SIGNATURE = b'\x89PNG\r\n\x1a\n'
 
 
+def png_size(content: bytes | memoryview) -> tuple[int, int] | None:
+    """(height, width) by the first 24 bytes of a PNG; None: another format."""
+    head = bytes(content[:24])
+    return struct.unpack('>II', head[16:])[::-1] if head.startswith(SIGNATURE) and len(head) == 24 else None
+
+
 def read_text(content: bytes, path: str | os.PathLike) -> dict[str, str]:
     """{keyword: text} of the iTXt and tEXt chunks.
 

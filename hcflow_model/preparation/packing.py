@@ -6,12 +6,12 @@ from pathlib import Path
 
 import lmdb
 from basicsr.data.data_util import paths_from_lmdb
-from basicsr.utils.file_client import LmdbBackend
 from basicsr.utils.lmdb_util import LmdbMaker
 
 from hcflow_arch import InputError
 
-from .images import PNG_LEVEL, png_size
+from ..lmdb_backend import open_anew
+from .images import PNG_LEVEL
 from .settings import cannot_write
 
 PAGE = 4096  # bytes; an image starts a page of its own
@@ -80,20 +80,10 @@ def lmdb_problem(path: Path, folder: Path, sizes: dict[str, tuple[int, int]]) ->
         listed = (path / 'meta_info.txt').read_text(encoding='utf-8')
         if listed != meta_info or paths_from_lmdb(str(path)) != sorted(sizes):
             return 'its meta_info.txt lists other images or sizes'
-        backend = LmdbBackend(str(path))
-    except (OSError, UnicodeDecodeError, lmdb.Error) as error:
-        return f'it cannot be opened ({error})'
-    environment = backend._client['default']
-    try:
-        pages = environment.info()['last_pgno'] + 1
-        if os.path.getsize(path / 'data.mdb') < pages * environment.stat()['psize']:
-            return 'it is truncated'  # reading it would end the process without a word (SIGBUS)
-        for key, size in sizes.items():
-            content = backend.get(key, 'default')
-            if content is None or png_size(content) != size or content != (folder / f'{key}.png').read_bytes():
-                return f'image {key} in it differs from {folder / key}.png'
-    except lmdb.Error as error:
+        with open_anew(path) as environment, environment.begin() as transaction:
+            for key in sizes:
+                if transaction.get(key.encode()) != (folder / f'{key}.png').read_bytes():
+                    return f'image {key} in it differs from {folder / key}.png'
+    except (OSError, UnicodeDecodeError, lmdb.Error, InputError) as error:
         return f'it cannot be read ({error})'
-    finally:
-        environment.close()  # a process opens an LMDB once
     return None

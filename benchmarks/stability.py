@@ -16,8 +16,8 @@ import torch
 from basicsr.archs import build_network
 
 from benchmarks.learning import METRICS, batch, datasets, evaluate
-from hcflow_arch.basicsr_compat import read_option_file
 from hcflow_arch.condition import largest_condition_number
+from hcflow_model.safe_yaml import read_option_file
 
 DEMO = Path(__file__).parents[1] / 'options' / 'demo_train_HCFlow_x4.yml'
 

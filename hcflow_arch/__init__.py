@@ -1,5 +1,5 @@
 """HCFlow's network for BasicSR: importing this package registers the architectures in ARCH_REGISTRY."""
-from . import basicsr_compat  # noqa: F401  (first: it makes `import basicsr` work on today's torchvision)
+from . import basicsr_import  # noqa: F401  (first: it makes `import basicsr` work on today's torchvision)
 from .discriminator_arch import HCFlowVGGDiscriminator
 from .errors import InputError
 from .hcflow_arch import HCFlowCode, HCFlowNet

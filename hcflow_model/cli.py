@@ -10,10 +10,11 @@ import traceback
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
 
-from hcflow_arch import InputError, basicsr_compat
-from hcflow_arch.safe_yaml import check_plain, read_option_file
+from hcflow_arch import InputError
 
+from . import basicsr_compat
 from .ranks import settle
+from .safe_yaml import check_plain, read_option_file
 from .stopping import TrainingStopped, signals_stop_training
 
 PLUGIN_GROUP = 'basicsr.plugins'

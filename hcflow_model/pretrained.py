@@ -9,10 +9,10 @@ import torch
 from hcflow_arch import HCFlowNet, InputError
 from hcflow_arch.official_weights import arguments_of, is_official_state_dict, load_official_state_dict
 from hcflow_arch.safe_load import import_safetensors, load_file
-from hcflow_arch.safe_yaml import read_option_file
 
 from . import checkpoints
 from .files import write_bytes
+from .safe_yaml import read_option_file
 
 
 def load_pretrained(path: str | os.PathLike, task: str | None = None, param_key: str = 'params_ema',

@@ -6,9 +6,11 @@ import pytest
 import yaml
 from helpers import demo_options
 
-from hcflow_arch import InputError, basicsr_compat
-from hcflow_arch.basicsr_compat import apply_force_yml, read_option_file, safe_ordered_yaml
-from hcflow_arch.resume_state import load_resume_state
+from hcflow_arch import InputError, basicsr_import
+from hcflow_model import basicsr_compat
+from hcflow_model.basicsr_compat import apply_force_yml
+from hcflow_model.resume_state import load_resume_state
+from hcflow_model.safe_yaml import read_option_file, safe_ordered_yaml
 
 
 def test_import_of_basicsr_is_repaired_by_ours():
@@ -22,7 +24,7 @@ def test_repair_of_torchvision_leaves_a_module_that_is_there(monkeypatch):
     name = 'torchvision.transforms.functional_tensor'
     module = object()
     monkeypatch.setitem(sys.modules, name, module)
-    basicsr_compat.repair_torchvision_import()
+    basicsr_import.repair_torchvision_import()
     assert sys.modules[name] is module
 
 

@@ -10,7 +10,7 @@ import torch
 from helpers import DATA, perturb, small_net, training_model
 
 from hcflow_model import exploration_job, freed_memory, hcflow_model, tile_choice
-from hcflow_model.commands import main
+from hcflow_model.commands import downscale, main, restore, upscale
 
 SCRIPT = """
 import resource, sys
@@ -73,7 +73,7 @@ def test_commands_keep_it(command, tmp_path, monkeypatch):
     for task in ('sr', 'rescaling'):
         torch.save({'params': perturb(small_net(4, task), 0.02).state_dict()}, f'{task}.pth')
     devices = []
-    for module in (freed_memory, exploration_job):
+    for module in (upscale, downscale, restore, exploration_job):
         monkeypatch.setattr(module, 'keep_freed_memory', devices.append)
     assert main(command.split()) == 0
     assert devices == [torch.device('cpu')]

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hcflow_arch import basicsr_compat
-from hcflow_model import option_schema
+from hcflow_model import option_schema, safe_yaml
 
 ROOT = Path(__file__).parents[1]
 SPEC = importlib.util.spec_from_file_location('make_options', ROOT / 'docs' / 'make_options.py')
@@ -20,11 +19,11 @@ def test_the_page_is_up_to_date():
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'options').glob('*.yml')), ids=lambda path: path.stem)
 def test_every_key_of_shipped_files_is_explained(path):
-    assert make_options.unexplained(basicsr_compat.read_option_file(str(path))) == []
+    assert make_options.unexplained(safe_yaml.read_option_file(str(path))) == []
 
 
 def test_unexplained_keys_are_found():
-    opt = basicsr_compat.read_option_file(str(ROOT / 'options' / 'train_HCFlow_plusplus_x4.yml'))
+    opt = safe_yaml.read_option_file(str(ROOT / 'options' / 'train_HCFlow_plusplus_x4.yml'))
     opt['colour'] = opt['train']['optim_g']['momentum'] = opt['datasets']['val']['gt_sizes'] = 1
     opt['network_g']['depth'] = opt['val']['metrics']['psnr']['border'] = opt['logger']['wandb']['team'] = 1
     opt['train']['gan_opt']['type'] = 'OtherLoss'

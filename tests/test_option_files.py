@@ -18,8 +18,8 @@ from helpers import DATA, SMALL, perturb, small_net
 from torchvision.models import vgg19
 
 import hcflow_model.hr_only_dataset  # noqa: F401  (registers it)
-from hcflow_arch import HCFlowNet, HCFlowVGGDiscriminator, basicsr_compat
-from hcflow_model import option_check, option_schema
+from hcflow_arch import HCFlowNet, HCFlowVGGDiscriminator
+from hcflow_model import option_check, option_schema, safe_yaml
 
 OPTIONS = Path(__file__).parents[1] / 'options'
 FILES = sorted(OPTIONS.glob('*.yml'))
@@ -68,7 +68,7 @@ def stem(path):
 
 
 def read(path):
-    return basicsr_compat.read_option_file(str(path))
+    return safe_yaml.read_option_file(str(path))
 
 
 def run_of(checkpoint):

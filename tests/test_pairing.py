@@ -2,7 +2,7 @@
 import pytest
 from basicsr.data.data_util import paired_paths_from_folder
 
-from hcflow_arch import basicsr_compat  # noqa: F401
+from hcflow_model import basicsr_compat  # noqa: F401
 from hcflow_model.pairing import build_dataset, paired_paths
 
 

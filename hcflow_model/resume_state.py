@@ -2,8 +2,8 @@
 import sys
 from pathlib import Path
 
-from .errors import InputError
-from .safe_load import load_file
+from hcflow_arch import InputError
+from hcflow_arch.safe_load import load_file
 
 
 def load_resume_state(opt: dict) -> dict | None:

@@ -1,46 +1,26 @@
 """Every repair that BasicSR 1.4.2 needs on today's Python packages and on machines without a GPU.
 
-Importing this module makes `import basicsr` work; :func:`repair_pipelines` makes its training and testing pipelines
-work. Each repair is applied only where it is needed and names the upstream issue or the place in BasicSR, so that it
-can be deleted when BasicSR releases the fix.
+`hcflow_arch.basicsr_import` makes `import basicsr` work; :func:`repair_pipelines` makes its training and testing
+pipelines work. Each repair is applied only where it is needed and names the upstream issue or the place in BasicSR, so
+that it can be deleted when BasicSR releases the fix.
 """
 import functools
-import importlib.util
 import os
 import pickle
 import random
 import re
 import subprocess
-import sys
-import types
 from ast import literal_eval
 from collections.abc import Callable
 from copy import deepcopy
 
-from .errors import InputError
-from .safe_load import force_weights_only, unsafe_checkpoint
-from .safe_yaml import read_option_file, safe_ordered_yaml  # noqa: F401
+from hcflow_arch import InputError
+from hcflow_arch.safe_load import force_weights_only, unsafe_checkpoint
+
+from .safe_yaml import safe_ordered_yaml
 
 LAUNCHED_WITH = {'pytorch': ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
                  'slurm': ('SLURM_NODELIST', 'SLURM_NTASKS', 'SLURM_PROCID')}
-
-
-def repair_torchvision_import() -> None:
-    """Give `basicsr.data.degradations` the module it imports one function from.
-
-    torchvision 0.17 removed `transforms.functional_tensor`; BasicSR 1.4.2 still imports `rgb_to_grayscale` from it
-    (https://github.com/XPixelGroup/BasicSR/issues/533, 649 and 663; fixed on master, never released).
-    """
-    name = 'torchvision.transforms.functional_tensor'
-    if name in sys.modules or importlib.util.find_spec(name) is not None:
-        return
-    from torchvision.transforms.functional import rgb_to_grayscale
-    module = types.ModuleType(name)
-    module.rgb_to_grayscale = rgb_to_grayscale
-    sys.modules[name] = module
-
-
-repair_torchvision_import()
 
 
 def repair_pipelines() -> None:

@@ -5,7 +5,7 @@ from collections import OrderedDict
 
 import yaml
 
-from .errors import InputError
+from hcflow_arch import InputError
 
 MAX_BYTES = 1_000_000  # option files have a few thousand
 MAX_VALUES = 100_000

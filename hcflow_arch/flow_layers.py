@@ -89,9 +89,6 @@ class ActNorm2d(FlowLayer):
     def _load_from_state_dict(self, *args, **kwargs):
         super()._load_from_state_dict(*args, **kwargs)
         self._known_initialized = False
-        # averages of weights, as BasicSR's SRModel saves them, leave buffers as they were when it began
-        if not self.initialized.is_meta and not self.initialized and (self.bias.any() or self.log_scale.any()):
-            self.mark_initialized()
 
 
 def average_over_processes(mean: torch.Tensor) -> torch.Tensor:

@@ -45,7 +45,10 @@ def select_state_dict(content: Mapping, path: str | os.PathLike, param_key: str 
         if param_key not in nested:
             raise InputError(f'Checkpoint {path} has no {param_key!r}; it has {nested}. '
                              'Set path.param_key_g (or param_key_d) to one of them.')
-        content = content[param_key]
+        content, trained = content[param_key], content.get('params', {})
+        if param_key == 'params_ema':  # an average by BasicSR's SRModel has parameters alone: flags as at its start
+            content = {name: trained.get(name, value) if name.endswith('.initialized') else value
+                       for name, value in content.items()}
     else:
         param_key = None
     not_tensors = [str(name) for name, value in content.items() if not torch.is_tensor(value)]

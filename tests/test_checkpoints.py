@@ -187,6 +187,13 @@ def test_check_names_and_shapes():
             checkpoints.check_names_and_shapes(net, state_dict, 'a.pth', ', or not')
 
 
+def test_averages_of_basicsr_have_the_flags_of_what_was_trained():
+    content = {'params': {'a.bias': torch.zeros(1), 'a.initialized': torch.tensor(True)},
+               'params_ema': {'a.bias': torch.ones(1), 'a.initialized': torch.tensor(False)}}
+    state_dict, _ = checkpoints.select_state_dict(content, 'a.pth', 'params_ema')
+    assert state_dict == {'a.bias': torch.ones(1), 'a.initialized': torch.tensor(True)}
+
+
 # ---- through the model ----
 
 def make_model(tmp_path, network, **path):

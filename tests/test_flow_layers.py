@@ -164,12 +164,3 @@ def test_actnorm_waits_for_a_finite_batch(bad):
     assert not norm.is_initialized() and not norm.bias.any() and not norm.log_scale.any()
     z, _ = norm(x)
     assert norm.is_initialized() and z.mean(dim=(0, 2, 3)).abs().max() < 1e-3
-
-
-def test_trained_actnorm_is_not_started_again_whatever_its_flag_says():
-    trained = ActNorm2d(3)
-    trained.load_state_dict({'bias': torch.ones(1, 3, 1, 1), 'log_scale': torch.zeros(1, 3, 1, 1),
-                             'initialized': torch.tensor(False)})  # as an average of weights is saved, without buffers
-    fresh = ActNorm2d(3)
-    fresh.load_state_dict(ActNorm2d(3).state_dict())
-    assert trained.is_initialized() and not fresh.is_initialized()

@@ -62,9 +62,11 @@ class RegisteredFeatureNet(nn.Module):
 
     def __init__(self, num_in_ch: int, opt: dict):
         super().__init__()
-        if not isinstance(opt, dict) or opt.get('type') not in ARCH_REGISTRY:
-            raise InputError(f"feature_net is {opt!r}; it must be a block whose 'type' is registered in BasicSR's "
-                             'ARCH_REGISTRY. Import other packages through the option `plugins:`.')
+        if not isinstance(opt, dict) or 'type' not in opt:
+            raise InputError(f"feature_net is {opt!r}; it must be a block with a 'type'.")
+        if opt['type'] not in ARCH_REGISTRY:
+            raise InputError(f"feature_net.type is {opt['type']!r}, which is not registered in BasicSR's "
+                             'ARCH_REGISTRY; if it comes from another package, name its module in `plugins:`.')
         arch = opt['type']
         parameters = inspect.signature(ARCH_REGISTRY.get(arch).__init__).parameters
         names = [name for name in self.IN_CHANNEL_NAMES if name in parameters]

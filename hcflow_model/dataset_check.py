@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import torch
+from basicsr.utils import scandir
 from basicsr.utils.registry import DATASET_REGISTRY
 
 from hcflow_arch import InputError
@@ -11,6 +12,7 @@ from hcflow_arch import InputError
 from . import option_schema
 from .lmdb_backend import open_lmdb
 from .option_rules import is_known, require
+from .pairing import paired_paths
 from .png_chunks import png_size
 
 IMAGE_ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
@@ -62,10 +64,12 @@ def check_dataset(name: str, dataset: dict, opt: dict) -> None:
                 raise InputError(f"'{name}.{key}': no images found in {root}{' itself' if flat else ''}.")
     if dataset.get('meta_info_file') is not None:
         _check_meta_info_file(name, dataset, backend)
-    scale = opt.get('scale')
+    scale, in_training = opt.get('scale'), dataset.get('phase') == 'train'
+    if in_training and len(num_images) == 2 and not sizes and dataset['type'] == 'PairedImageDataset':
+        _check_partners(name, dataset)
     if scale is not None and len(sizes) == 2 and dataset['type'] == 'PairedImageDataset':
         _check_pairs(name, sizes['dataroot_gt'], sizes['dataroot_lq'], scale)
-    if dataset.get('phase') == 'train' and dataset['type'] in FLAT_DATASETS:
+    if in_training and dataset['type'] in FLAT_DATASETS:
         _check_training_set(name, dataset, scale, sizes.get('dataroot_gt', {}), min(num_images.values(), default=None))
 
 
@@ -145,6 +149,18 @@ def _check_meta_info_file(name, dataset, backend):
 def _count_images(root: str, recursive: bool) -> int:
     paths = Path(root).rglob('*') if recursive else Path(root).iterdir()
     return sum(path.suffix.lower() in IMAGE_ENDINGS for path in paths)
+
+
+def _check_partners(name, dataset):
+    """In training one image without the other is refused; BasicSR would name neither."""
+    roots = [dataset['dataroot_lq'], dataset['dataroot_gt']]
+    files = {os.path.join(root, file) for root in roots for file in scandir(root)}
+    pairs = paired_paths(roots, ['lq', 'gt'], dataset.get('filename_tmpl', '{}'))
+    alone = [sorted(pair.values(), key=files.__contains__) for pair in pairs if not files.issuperset(pair.values())]
+    if alone:
+        missing, found = alone[0]
+        raise InputError(f"'{name}': {found} has no partner {missing} ({len(alone)} of {len(pairs)} have none). Add "
+                         "it, take the file out, or set filename_tmpl where LR files are called otherwise ('{}x4').")
 
 
 def _check_pairs(name, gt_sizes, lq_sizes, scale):

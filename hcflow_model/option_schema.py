@@ -40,12 +40,12 @@ TRAIN = {
     'net_d_iters': Option((int,), 'update the flow every so many iterations', 1),
     'net_d_init_iters': Option((int,), 'iterations at the start in which the discriminator trains alone', 0),
     'temperature': Option(NUMBER, 'temperature of perceptual and GAN losses (default 0.9; rescaling: 1)', 0),
-    'accumulate': Option((int,), 'split every batch into so many parts to save memory; gradients are summed', 1),
+    'accumulate': Option((int,), 'split every batch into so many equal parts to save memory; gradients are summed', 1),
     'amp': Option((str,), 'bf16: mixed precision; very slow on CPUs without bf16 instructions; ~: off'),
     'cuda_graph': Option((bool,), 'start all kernels of an update at once: faster where a GPU waits for the CPU; '
                                   'a single process on a GPU only (default false)'),
-    'grad_clip_value': Option(NUMBER, 'clip every gradient value of the flow to this; ~: off', 0),
-    'grad_clip_norm': Option(NUMBER, 'then clip the norm over all parameters to this; ~: off', 0),
+    'grad_clip_value': Option(NUMBER, 'clip every gradient value of the flow to this; 0 or ~: off', 0),
+    'grad_clip_norm': Option(NUMBER, 'then clip the norm over all parameters to this; 0 or ~: off', 0),
     'max_nonfinite': Option((int,), 'stop after so many iterations in a row that were not finite (default 20)', 1),
 }
 
@@ -71,7 +71,7 @@ WANDB = {
 
 PATH = {
     'pretrain_network_g': Option((str,), 'checkpoint of the flow, ours or a released one'),
-    'param_key_g': Option((str,), 'params or params_ema'),
+    'param_key_g': Option((str,), 'params (default), or params_ema, which the hcflow commands take'),
     'strict_load_g': Option((bool,), 'refuse a checkpoint whose names or shapes differ'),
     'pretrain_network_d': Option((str,), 'checkpoint of the discriminator'),
     'param_key_d': Option((str,), 'params'),

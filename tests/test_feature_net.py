@@ -74,7 +74,7 @@ def test_basicsr_arch_trains_in_the_network(options, task):
 
 
 @pytest.mark.parametrize(('options', 'message'), [
-    ({'type': 'NoSuchNet'}, 'feature_net is .*NoSuchNet.*ARCH_REGISTRY'),
+    ({'type': 'NoSuchNet'}, 'feature_net.type is .NoSuchNet.*ARCH_REGISTRY'),
     ({'type': 'MSRResNet', 'upscale': 4, 'num_feat': 4, 'num_block': 1}, r'must map .*, but it maps .*resolution'),
     ({'type': 'RRDBNet', 'scale': 1}, 'RRDBNet cannot be built.*num_out_ch'),
     ({**RRDBNET, 'num_feats': 8}, 'RRDBNet cannot be built.*num_feats'),

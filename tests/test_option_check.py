@@ -98,7 +98,7 @@ BAD = [
     ({'network_g.num_block': 2}, 'network_g.num_block is 2; it takes two numbers'),
     ({'network_g.num_block': [1, 0]}, r'network_g.num_block\[1\] is 0'),
     ({'network_g.temperature': 'hot'}, "temperature.* is 'hot'"),
-    ({'network_g.feature_net': {'type': 'NoNet'}}, 'feature_net is .*NoNet.*registered'),
+    ({'network_g.feature_net': {'type': 'NoNet'}}, 'feature_net.type is .NoNet.*registered'),
     ({'network_g.type': 'HCFlow'}, "'network_g.type' is 'HCFlow', which is not registered in BasicSR"
                                    ".*did you mean 'HCFlowNet'.*plugins"),
     ({'network_g.type': REMOVED}, "'network_g' is .*; it must be a block with a 'type'"),

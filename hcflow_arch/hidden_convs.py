@@ -51,6 +51,7 @@ def hidden_convs(x: torch.Tensor, weight1x1: torch.Tensor, bias1x1: torch.Tensor
     Returns:
         torch.Tensor: (N, K, H, W).
     """
+    weight1x1 = weight1x1.flatten(1)[..., None, None]  # its gradient then has the strides that DDP looks for
     x, *parameters = in_autocast_type(x, weight1x1, bias1x1, weight3x3, bias3x3)
     with torch.autocast(x.device.type, enabled=False):
         if recompute:

@@ -299,3 +299,11 @@ def test_frozen_parameters_of_a_dense_block():
 def test_bad_layout():
     with pytest.raises(InputError, match="network_g.channels_last is 'yes'"):
         small_net(channels_last='yes')
+
+
+@pytest.mark.parametrize('memory', ['default', 'low'])
+def test_gradients_have_the_strides_of_weights(memory):
+    net = perturb(small_net(memory=memory, channels_last=True), 0.1)
+    net(random_image(1, 3, 4, 4), gt=random_image(1, 3, 16, 16)).nll.sum().backward()
+    # DistributedDataParallel copies others, and warns
+    assert all(parameter.grad.stride() == parameter.stride() for parameter in net.parameters())

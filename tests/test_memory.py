@@ -304,6 +304,6 @@ def test_bad_layout():
 @pytest.mark.parametrize('memory', ['default', 'low'])
 def test_gradients_have_the_strides_of_weights(memory):
     net = perturb(small_net(memory=memory, channels_last=True), 0.1)
-    net(random_image(1, 3, 4, 4), gt=random_image(1, 3, 16, 16)).nll.sum().backward()
+    net(random_image(2, 3, 8, 8), gt=random_image(2, 3, 32, 32)).nll.sum().backward()
     # DistributedDataParallel copies others, and warns
     assert all(parameter.grad.stride() == parameter.stride() for parameter in net.parameters())

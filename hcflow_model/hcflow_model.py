@@ -55,7 +55,7 @@ class HCFlowModel(ResumableModel):
 
     def _check_amp(self):
         blocks = [name for name in ('train', 'val') if (self.opt.get(name) or {}).get('amp')]
-        if blocks and self.device.type == 'cpu' and not has_bf16_instructions():
+        if blocks and not has_bf16_instructions(self.device):
             get_root_logger().warning(f"{' and '.join(f'{name}.amp' for name in blocks)}: {SLOW} Set amp: ~ on it.")
 
     def model_to_device(self, net):

@@ -71,6 +71,8 @@ def read_image_file(path: str | os.PathLike) -> ImageFile:
         raise InputError(f'Image {path} has pixels of type {pixels.dtype}; allowed are 8 or 16 bits and 32-bit floats.')
     if content.startswith(png_chunks.SIGNATURE) and content[25] == 4:  # grey and alpha, which OpenCV makes BGRA
         pixels = pixels[..., 2:]
+    if content.startswith(png_chunks.SIGNATURE) and content[25] == 0:
+        pixels = png_chunks.with_transparent_grey(pixels, content, path)
     if content.startswith(TIFF_SIGNATURES):  # libtiff turned it
         exif = b''
     return ImageFile(np.ascontiguousarray(_upright(pixels, _tiff_tags(exif).get(ORIENTATION, 1))), profile, text)

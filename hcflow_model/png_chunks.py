@@ -37,6 +37,16 @@ def read_text(content: bytes, path: str | os.PathLike) -> dict[str, str]:
     return text
 
 
+def with_transparent_grey(pixels: np.ndarray, content: bytes, path: str | os.PathLike) -> np.ndarray:
+    """Grey pixels (H, W) of a PNG, with alpha (H, W, 2) where its tRNS chunk names a level that is transparent."""
+    for kind, data in _chunks(content, path):
+        if kind == b'tRNS':
+            top, stored_top = np.iinfo(pixels.dtype).max, 2**content[24] - 1  # 1 to 16 bits are stored
+            alpha = np.where(pixels == int.from_bytes(data[:2], 'big') * top // stored_top, 0, top)
+            return np.dstack([pixels, alpha.astype(pixels.dtype)])
+    return pixels
+
+
 def add_text(content: bytes, text: dict[str, str]) -> bytes:
     """A PNG file with {keyword: text} put in as iTXt chunks before its image data."""
     chunks = []
@@ -74,6 +84,6 @@ def _chunks(content: bytes, path) -> Iterator[tuple[bytes, bytes]]:
             raise InputError(f'Image {path} is cut off: its PNG data ends within a block; copy it again.')
         if zlib.crc32(view[place + 4:end - 4]) != int.from_bytes(view[end - 4:end], 'big'):
             raise InputError(f'Image {path} is damaged: a checksum of its PNG data is wrong; copy it again.')
-        if kind in (b'tEXt', b'iTXt'):
+        if kind in (b'tEXt', b'iTXt', b'tRNS'):
             yield kind, bytes(view[place + 8:end - 4])
         place = end

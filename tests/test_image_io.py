@@ -104,6 +104,17 @@ def test_text_of_png(tmp_path):
         write_image(tmp_path / 'a.jpg', BGR, text={'hcflow': ''})
 
 
+@pytest.mark.parametrize('bits', [1, 8, 16])
+def test_grey_level_that_is_transparent(bits, tmp_path):
+    pixels = (np.arange(20).reshape(4, 5) % 2 ** min(bits, 4)).astype(np.uint16 if bits == 16 else np.uint8)
+    image = Image.fromarray(pixels.astype(bool)) if bits == 1 else Image.fromarray(pixels)
+    image.save(tmp_path / 'a.png', transparency=1)
+    wanted = pixels * 255 if bits == 1 else pixels
+    got = read_image(tmp_path / 'a.png')
+    assert np.array_equal(got[..., 0], wanted) and got.dtype == pixels.dtype
+    assert np.array_equal(got[..., 1], np.where(pixels == 1, 0, np.iinfo(got.dtype).max))
+
+
 def save(kind, **arguments):
     buffer = io.BytesIO()
     RGB.save(buffer, kind, **arguments)

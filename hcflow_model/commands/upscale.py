@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         upscaler.net.compile_blocks(True)
         with precision():
             upscaler(np.zeros((32, 48, 3), np.uint8))  # now, and for all sizes
-    if args.amp and upscaler.device.type == 'cpu' and not has_bf16_instructions():
+    if args.amp and not has_bf16_instructions(upscaler.device):
         sys.stderr.write(f'--amp bf16: {SLOW}\n')
     numbers = range(1, args.num_samples + 1) if args.num_samples > 1 else (None,)
 

@@ -19,6 +19,7 @@ from .epoch_sampler import EpochSampler
 from .freed_memory import keep_freed_memory
 from .graphed_update import GraphedGradients
 from .perceptual import build_perceptual_loss, build_train_loss, check_metric_weights, images_like_training
+from .ranks import broadcast_weights
 from .report import Report
 from .resumable_model import ResumableModel
 from .update import Losses, gradients, update_generator
@@ -58,7 +59,13 @@ class HCFlowModel(ResumableModel):
         if blocks and not has_bf16_instructions(self.device):
             get_root_logger().warning(f"{' and '.join(f'{name}.amp' for name in blocks)}: {SLOW} Set amp: ~ on it.")
 
+    def averages_gradients(self):
+        """Whether the flow's gradients are averaged here: a CUDA graph cannot hold DistributedDataParallel's hooks."""
+        return self.opt['dist'] and self.is_train and bool(self.opt['train'].get('cuda_graph'))
+
     def model_to_device(self, net):
+        if self.averages_gradients() and hasattr(net, 'encode'):
+            return broadcast_weights(net.to(self.device))
         if self.opt['dist'] and self.device.type == 'cpu':  # BasicSR names a GPU
             return DistributedDataParallel(net, find_unused_parameters=self.opt.get('find_unused_parameters', False))
         if not self.opt['dist'] and not self.is_train:
@@ -112,12 +119,10 @@ class HCFlowModel(ResumableModel):
         self.accumulate = train_opt.get('accumulate', 1)
         self.grad_clip_value = train_opt.get('grad_clip_value')
         self.grad_clip_norm = train_opt.get('grad_clip_norm')
-        self.graphs = None
-        if train_opt.get('cuda_graph'):
-            if self.device.type == 'cuda' and not self.opt['dist']:
-                self.graphs = GraphedGradients(gradients)
-            else:
-                get_root_logger().warning('train.cuda_graph has no effect here: it needs a GPU and a single process.')
+        by_graphs = train_opt.get('cuda_graph', False)
+        self.graphs = GraphedGradients(gradients) if by_graphs and self.device.type == 'cuda' else None
+        if by_graphs and self.graphs is None:
+            get_root_logger().warning('train.cuda_graph has no effect here: it needs a GPU.')
         self.guard = UpdateGuard(self.device, self.opt['dist'])
         self.max_nonfinite = train_opt.get('max_nonfinite', 20)
         self.matrices_warned = False
@@ -135,12 +140,11 @@ class HCFlowModel(ResumableModel):
         train_opt = self.opt['train']
         # Haar filters are constants and have no place in the optimizer
         parameters = [p for p in self.net_g.parameters() if p.requires_grad]
-        optim_type = train_opt['optim_g'].pop('type')
-        self.optimizer_g = self.get_optimizer(optim_type, parameters, **train_opt['optim_g'])
+        self.optimizer_g = self.get_optimizer(train_opt['optim_g'].pop('type'), parameters, **train_opt['optim_g'])
         self.optimizers.append(self.optimizer_g)
         if self.adversary:
-            optim_type = train_opt['optim_d'].pop('type')
-            self.optimizer_d = self.get_optimizer(optim_type, self.net_d.parameters(), **train_opt['optim_d'])
+            optim_d = train_opt['optim_d']
+            self.optimizer_d = self.get_optimizer(optim_d.pop('type'), self.net_d.parameters(), **optim_d)
             self.optimizers.append(self.optimizer_d)
 
     def get_optimizer(self, optim_type, params, lr, **kwargs):

@@ -42,8 +42,8 @@ TRAIN = {
     'temperature': Option(NUMBER, 'temperature of perceptual and GAN losses (default 0.9; rescaling: 1)', 0),
     'accumulate': Option((int,), 'split every batch into so many equal parts to save memory; gradients are summed', 1),
     'amp': Option((str,), 'bf16: mixed precision; very slow on CPUs without bf16 instructions; ~: off'),
-    'cuda_graph': Option((bool,), 'start all kernels of an update at once: faster where a GPU waits for the CPU; '
-                                  'a single process on a GPU only (default false)'),
+    'cuda_graph': Option((bool,), 'start all kernels of an update at once: faster where a GPU waits for the CPU '
+                                  '(default false)'),
     'grad_clip_value': Option(NUMBER, 'clip every gradient value of the flow to this; 0 or ~: off', 0),
     'grad_clip_norm': Option(NUMBER, 'then clip the norm over all parameters to this; 0 or ~: off', 0),
     'max_nonfinite': Option((int,), 'stop after so many iterations in a row that were not finite (default 20)', 1),

@@ -1,7 +1,8 @@
 """Work that the processes of a distributed run share: what one of them raises, all raise, so that none waits."""
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+import torch
 import torch.distributed as dist
 
 from hcflow_arch import InputError
@@ -52,3 +53,23 @@ def together(opt: dict, function: Callable, *args: object) -> list:
         if name is not None:
             raise RuntimeError(f'Rank {rank} failed: {name}')
     return [outcome[0] for outcome in outcomes]
+
+
+@torch.no_grad()
+def broadcast_weights(net: torch.nn.Module) -> torch.nn.Module:
+    """Give every rank the parameters of rank 0, as DistributedDataParallel begins. Returns the network."""
+    for parameter in net.parameters():
+        weight = parameter.contiguous()  # backends send no other
+        dist.broadcast(weight, 0)
+        parameter.copy_(weight)
+    return net
+
+
+def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """The mean over all ranks of every gradient that there is, in one message; all ranks have the same ones."""
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    means = torch.cat([grad.flatten() for grad in grads])
+    dist.all_reduce(means)
+    means /= dist.get_world_size()
+    means = means.split([grad.numel() for grad in grads])
+    torch._foreach_copy_(grads, [mean.view_as(grad) for mean, grad in zip(means, grads, strict=True)])

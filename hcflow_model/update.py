@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from .ranks import average_gradients
+
 
 class Losses(NamedTuple):
     """What an update minimizes the sum of, by log name; values that are only logged; images for the discriminator."""
@@ -43,6 +45,8 @@ def update_generator(model, losses_of: Callable[..., Losses]) -> Losses:
         totals.fakes.extend(losses.fakes)
     model.start_ema()
     parameters = model.optimizer_g.param_groups[0]['params']
+    if model.averages_gradients():
+        average_gradients(parameters)
     skip = model.guard.check(parameters, totals.terms)  # clipping would hide infinities
     if model.grad_clip_value:
         torch.nn.utils.clip_grad_value_(parameters, model.grad_clip_value)

@@ -143,4 +143,4 @@ def test_no_effect_on_a_cpu(tmp_path, monkeypatch):
     warnings = []
     monkeypatch.setattr(get_root_logger(), 'warning', warnings.append)
     assert training_model(tmp_path, NLL_OPT, cuda_graph=True).graphs is None
-    assert warnings == ['train.cuda_graph has no effect here: it needs a GPU and a single process.']
+    assert warnings == ['train.cuda_graph has no effect here: it needs a GPU.']

@@ -8,16 +8,31 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from helpers import SMALL, adam_states, cpu_options, equal, gan_opts, random_image, training_batch, weights_of
+from helpers import (
+    SMALL,
+    GraphStandIn,
+    adam_states,
+    cpu_options,
+    equal,
+    gan_opts,
+    random_image,
+    training_batch,
+    weights_of,
+)
 from torch.nn.functional import avg_pool2d
 
+from hcflow_model import graphed_update
+from hcflow_model.graphed_update import GraphedGradients
 from hcflow_model.ranks import settle
+from hcflow_model.update import gradients
 
 L1 = {'type': 'L1Loss', 'loss_weight': 1.0, 'reduction': 'mean'}
 STARTS = ('paper', 'wavelet')
 RUNS = {
     'HCFlow': ('HCFlowModel', 'sr', {'nll_opt': {'type': 'NLLLoss'}}),
     'HCFlow+': ('HCFlowModel', 'sr', {'nll_opt': {'type': 'NLLLoss', 'loss_weight': 2e-3}, 'pixel_opt': L1}),
+    'HCFlow+ by graphs': ('HCFlowModel', 'sr', {
+        'nll_opt': {'type': 'NLLLoss', 'loss_weight': 2e-3}, 'pixel_opt': L1, 'cuda_graph': True}),
     'rescaling': ('HCFlowRescalingModel', 'rescaling', {
         'lq_opt': {'type': 'MSELoss', 'loss_weight': 0.05}, 'latent_opt': {'type': 'LatentLoss', 'loss_weight': 1e-5},
         'pixel_opt': L1}),
@@ -48,6 +63,11 @@ def train(rank, world_size, root, run, start):
     opt = cpu_options(root, {**SMALL, 'task': task, 'start': start}, copy.deepcopy(losses), lr=1e-4)
     opt.update(dist=world_size > 1, rank=rank, world_size=world_size)
     model = getattr(hcflow_model, model_type)(opt)
+    if 'cuda_graph' in losses:  # by a stand-in that runs on a CPU
+        graphed_update.CudaGraph = type('Fresh', (GraphStandIn,), {'model': model})
+        GraphedGradients._as_usual = lambda self, *args: gradients(*args)
+        model.graphs = GraphedGradients(gradients)
+        assert model.net_g is model.get_bare_model(model.net_g)
     logs = []
     share = slice(rank * 4 // world_size, (rank + 1) * 4 // world_size)
     for i in range(5):
@@ -58,6 +78,7 @@ def train(rank, world_size, root, run, start):
         model.feed_data({'gt': gt[share], 'lq': avg_pool2d(gt, 4)[share]})
         model.optimize_parameters(i + 1)
         logs.append(model.get_current_log())
+    assert not model.graphs or graphed_update.CudaGraph.replays == 3  # nll in the last iteration, pixels in two
     return logs, model.get_bare_model(model.net_g).state_dict()
 
 

@@ -87,9 +87,10 @@ def test_round_trip_with_tensor_float_32(monkeypatch):
     assert (back - case['hr'].cuda()).abs().max() < 1e-4
 
 
-def graph_model(tmp_path, losses, cuda_graph, lr, **options):
+def graph_model(tmp_path, losses, cuda_graph, lr, dist=False, **options):
     opt = model_options(tmp_path, SMALL, copy.deepcopy(LOSSES[losses]), lr=lr, cuda_graph=cuda_graph, temperature=0,
                         ema_decay=0.9, **options)
+    opt['dist'] = dist
     if 'gan_opt' in opt['train']:
         opt['network_d'] = dict(NETWORK_D)
     if losses == 'rescaling':
@@ -99,9 +100,12 @@ def graph_model(tmp_path, losses, cuda_graph, lr, **options):
 
 
 @pytest.mark.parametrize('lr', [0., 1e-4])
-@pytest.mark.parametrize('options', [{}, {'accumulate': 2}, {'amp': 'bf16'}], ids=str)
+@pytest.mark.parametrize('options', [{}, {'accumulate': 2}, {'amp': 'bf16'}, {'dist': True}], ids=str)
 @pytest.mark.parametrize('losses', LOSSES)
-def test_training_by_cuda_graphs(losses, options, lr, tmp_path, monkeypatch):
+def test_training_by_cuda_graphs(losses, options, lr, tmp_path, monkeypatch, request):
+    if 'dist' in options:  # as one of several processes
+        torch.distributed.init_process_group('nccl', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+        request.addfinalizer(torch.distributed.destroy_process_group)
     monkeypatch.setattr(torch, 'rand_like', torch.zeros_like)  # random numbers come in another order
     found = []
     for cuda_graph in (False, True):

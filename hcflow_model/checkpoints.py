@@ -35,7 +35,7 @@ def select_state_dict(content: Mapping, path: str | os.PathLike, param_key: str 
     Returns:
         State dict without `module.` prefixes, and the key it was found under (None: bare).
     """
-    if {'iter', 'optimizers'} <= content.keys():
+    if {'iter', 'optimizers'} <= content.keys() and 'params' not in content:
         raise InputError(f'Checkpoint {path} is a training state, which holds no networks; take '
                          f'models/net_g_{content["iter"]}.pth.')
     nested = [key for key, value in content.items() if isinstance(value, Mapping)]

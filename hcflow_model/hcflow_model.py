@@ -3,7 +3,6 @@ from collections import OrderedDict
 
 import torch
 from basicsr.archs import build_network
-from basicsr.models.lr_scheduler import MultiStepRestartLR
 from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch.nn.parallel import DistributedDataParallel
@@ -18,13 +17,14 @@ from .bf16 import SLOW, has_bf16_instructions
 from .epoch_sampler import EpochSampler
 from .freed_memory import keep_freed_memory
 from .graphed_update import GraphedGradients
-from .perceptual import build_perceptual_loss, build_train_loss, check_metric_weights, images_like_training
-from .ranks import broadcast_weights
+from .perceptual import IMAGES, build_perceptual_loss, build_train_loss, check_metric_weights
+from .ranks import broadcast, float_buffers
 from .report import Report
 from .resumable_model import ResumableModel
 from .update import Losses, gradients, update_generator
 from .update_guard import UpdateGuard, advice, describe
 from .validation import validate
+from .warm_up import end_warm_up
 
 
 @MODEL_REGISTRY.register()
@@ -65,7 +65,8 @@ class HCFlowModel(ResumableModel):
 
     def model_to_device(self, net):
         if self.averages_gradients() and hasattr(net, 'encode'):
-            return broadcast_weights(net.to(self.device))
+            broadcast([*net.to(self.device).parameters(), *float_buffers(net)])
+            return net
         if self.opt['dist'] and self.device.type == 'cpu':  # BasicSR names a GPU
             return DistributedDataParallel(net, find_unused_parameters=self.opt.get('find_unused_parameters', False))
         if not self.opt['dist'] and not self.is_train:
@@ -107,9 +108,8 @@ class HCFlowModel(ResumableModel):
             self._ema_waits = False
 
     def _init_losses(self, train_opt):
-        images = images_like_training(self.opt)
         self.cri_nll = build_train_loss(train_opt, 'nll_opt', torch.ones(2), device=self.device)
-        self.cri_pixel = build_train_loss(train_opt, 'pixel_opt', images, images, device=self.device)
+        self.cri_pixel = build_train_loss(train_opt, 'pixel_opt', IMAGES, IMAGES, device=self.device)
         block = train_opt.get('perceptual_opt')
         self.cri_perceptual = build_perceptual_loss(block).to(self.device) if block else None
         self.adversary = Adversary(self) if train_opt.get('gan_opt') else None
@@ -131,10 +131,9 @@ class HCFlowModel(ResumableModel):
                              'pixel_opt, perceptual_opt, gan_opt.')
 
     def update_learning_rate(self, current_iter, warmup_iter=-1):
-        """BasicSR's, whose warm-up leaves out its last iteration: MultiStepRestartLR goes on from what it finds."""
         super().update_learning_rate(current_iter, warmup_iter)
-        if current_iter == warmup_iter and isinstance(self.schedulers[0], MultiStepRestartLR):
-            self._set_lr(self._get_init_lr())
+        if current_iter == warmup_iter:
+            end_warm_up(self.optimizers, self.schedulers[0], warmup_iter)
 
     def setup_optimizers(self):
         train_opt = self.opt['train']

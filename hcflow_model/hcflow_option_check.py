@@ -29,8 +29,8 @@ def check_hcflow_options(opt: dict) -> None:
     for phase, dataset in opt['datasets'].items():
         if dataset['type'] in FLAT_DATASETS:
             check_block(f'datasets.{phase}', dataset, option_schema.DATASET, option_schema.DATASET_OF_BASICSR)
-        for key in ('mean', 'std'):
-            if dataset.get(key) is not None:
+        for key, neutral in (('mean', 0), ('std', 1)):
+            if dataset['type'] in FLAT_DATASETS and any(number != neutral for number in dataset.get(key) or []):
                 raise InputError(f"'datasets.{phase}.{key}' is {dataset[key]!r}; the flow's images are in [0, 1], so "
                                  'leave it out.')
     check_block('path', opt['path'], option_schema.PATH, option_schema.PATHS_OF_BASICSR)
@@ -38,7 +38,7 @@ def check_hcflow_options(opt: dict) -> None:
         check_block('val', opt['val'], option_schema.VAL)
         _drop_empty(opt['val'])
         opt['val'].setdefault('save_img', False)
-        _check_validation(opt['val'])
+        _check_validation(opt['val'], task)
     if opt['is_train']:
         check_block('logger', opt['logger'], option_schema.LOGGER)
         check_block('train', opt['train'], option_schema.TRAIN)
@@ -77,12 +77,12 @@ def _drop_empty(block):
         del block[key]
 
 
-def _check_validation(val):
+def _check_validation(val, task):
     if 'suffix' in val:
         check_file_name('val.suffix', val['suffix'])
     for temperature in val.get('temperatures', []):
         check_temperature('a value of val.temperatures', temperature)
-    if val.get('temperatures') == []:
+    if val.get('temperatures') == [] and task != 'sr':  # there the nll is left to measure
         raise InputError("'val.temperatures' is empty, so nothing would be drawn; give one or more, such as [0, 0.9].")
     metrics = val.get('metrics', {})
     types = [metric.get('type') for metric in metrics.values() if isinstance(metric, dict)]
@@ -114,9 +114,9 @@ def _check_training(train, task):
 
 
 def _check_accumulate(accumulate, batch_size):
-    if batch_size % accumulate:
-        raise InputError(f"'train.accumulate' is {accumulate}; it must divide datasets.train.batch_size_per_gpu, which "
-                         f'is {batch_size}, into equal parts.')
+    if accumulate > batch_size:
+        raise InputError(f"'train.accumulate' is {accumulate}; datasets.train.batch_size_per_gpu, which it splits, is "
+                         f'{batch_size}. Give {batch_size} or less.')
 
 
 def _check_gan(opt):
@@ -175,7 +175,7 @@ def _check_scheduler(block, total_iter):
         if key in parameters and len(block.get(key, (0,))) != len(weights):
             raise InputError(f"'{name}.{key}' is {block.get(key, [0])!r} and restart_weights {list(weights)!r}; give "
                              'one weight for each.')
-    if 'periods' in block and sum(block['periods']) < total_iter:
+    if 'periods' in block and sum(block['periods']) < total_iter - 1:  # its first iteration takes no step
         raise InputError(f"'{name}.periods' is {block['periods']!r}, {sum(block['periods'])} iterations in all; "
                          f'train.total_iter is {total_iter}. Give periods that last so long.')
     if block.get('gamma', 0) < 0:

@@ -8,7 +8,7 @@ from hcflow_arch.image_checks import check_image, fit_to_scale
 
 from .bicubic import bicubic_resize
 from .hcflow_model import HCFlowModel
-from .perceptual import build_train_loss, images_like_training
+from .perceptual import IMAGES, build_train_loss
 from .update import Losses
 
 
@@ -43,9 +43,8 @@ class HCFlowRescalingModel(HCFlowModel):
         if train_opt.get('nll_opt'):
             raise InputError('train.nll_opt: a rescaling network has no likelihood; remove it, or train an SR network '
                              'with HCFlowModel.')
-        images = images_like_training(self.opt)
-        self.cri_lq = build_train_loss(train_opt, 'lq_opt', images, images, device=self.device)
-        self.cri_latent = build_train_loss(train_opt, 'latent_opt', [images], device=self.device)
+        self.cri_lq = build_train_loss(train_opt, 'lq_opt', IMAGES, IMAGES, device=self.device)
+        self.cri_latent = build_train_loss(train_opt, 'latent_opt', [IMAGES], device=self.device)
         super()._init_losses(train_opt)
 
     def feed_data(self, data):

@@ -183,13 +183,17 @@ def _depth(extension: str, dtype: np.dtype) -> np.dtype:
 
 @contextmanager
 def silent_opencv() -> Iterator[None]:
-    """Within it OpenCV logs nothing, in processes that are forked there too."""
-    logging = getattr(cv2.utils, 'logging', cv2)  # OpenCV 5; before: cv2 itself
-    level = logging.setLogLevel(0)
+    """Within it OpenCV logs nothing in this process."""
+    level = set_log_level(0)
     try:
         yield
     finally:
-        logging.setLogLevel(level)
+        set_log_level(level)
+
+
+def set_log_level(level: int) -> int:
+    """Of OpenCV, 0: silent. Returns the one before."""
+    return getattr(cv2.utils, 'logging', cv2).setLogLevel(level)  # OpenCV 5; before: cv2 itself
 
 
 def _decode(content: bytes) -> tuple[np.ndarray | None, bytes, bytes | None]:

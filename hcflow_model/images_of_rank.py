@@ -51,7 +51,7 @@ class ImagesOfRank(Dataset):
             index: Of the image in the whole dataset.
             item: What was read, for datasets without a list of paths. Default: None, nothing could be read.
         """
-        if self.names:
+        if self.names and (item is None or _path_of(item) == _path_of(self.dataset.paths[index])):
             return self.names[index]
         return f'item {index}' if item is None else unique_names([_path_of(item)])[0]
 
@@ -60,7 +60,8 @@ def _names_of(dataset):
     """Of BasicSR's datasets, and others with a list of paths; of those without: none."""
     items = getattr(dataset, 'paths', None)
     paths = [_path_of(item) for item in items] if isinstance(items, (list, tuple)) else []
-    return unique_names(paths) if all(isinstance(path, str) for path in paths) else []
+    fits = len(paths) == len(dataset) and all(isinstance(path, str) for path in paths)
+    return unique_names(paths) if fits else []
 
 
 def _path_of(item):

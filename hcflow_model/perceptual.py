@@ -5,12 +5,16 @@ from pickle import UnpicklingError
 import torch
 from basicsr.archs.vgg_arch import VGG_PRETRAIN_PATH
 from basicsr.losses import build_loss
+from basicsr.utils.registry import LOSS_REGISTRY
 
 from hcflow_arch import InputError
 from hcflow_arch.safe_load import load_problem, weights_only
 
 from .hcflow_loss import check_vgg_layers
 from .hcflow_metric import check_lpips_available
+from .option_rules import is_known
+
+IMAGES = torch.zeros(2, 3, 16, 16)  # for trying losses
 
 
 def build_loss_of(opt: dict) -> torch.nn.Module:
@@ -24,7 +28,8 @@ def build_loss_of(opt: dict) -> torch.nn.Module:
 
 
 def build_train_loss(train_opt: dict, name: str, *inputs, device: torch.device, **kwargs) -> torch.nn.Module | None:
-    """The loss of a block of `train`, after computing it once: one that is made for something else is an early error.
+    """The loss of a block of `train`; BasicSR's and ours are computed once, so that one which is made for something
+    else is an early error.
 
     Args:
         train_opt: The block `train`.
@@ -41,24 +46,22 @@ def build_train_loss(train_opt: dict, name: str, *inputs, device: torch.device, 
     if not train_opt.get(name):
         return None
     loss = build_loss_of(train_opt[name])
-    kind = type(loss).__name__
-    try:
-        with torch.no_grad():
-            value = loss(*inputs, **kwargs)
-    except Exception as error:  # whatever a loss of any package raises of what it does not take
-        raise InputError(f"'train.{name}' of type {kind} cannot be computed of what it is given here ({error}); take a "
-                         'loss that is made for it.') from error
-    if not torch.is_tensor(value) or value.dim() > 0:
-        got = f'values of shape {tuple(value.shape)}' if torch.is_tensor(value) else f'a {type(value).__name__}'
-        raise InputError(f"'train.{name}' of type {kind} gives {got}; it must be one number. Set its reduction to mean "
-                         'or sum, or take another loss.')
+    if is_known(train_opt[name]['type'], LOSS_REGISTRY):  # others may keep what they have seen, or need a GPU
+        _check_loss(f"'train.{name}' of type {train_opt[name]['type']}", loss, *inputs, **kwargs)
     return loss.to(device)
 
 
-def images_like_training(opt: dict) -> torch.Tensor:
-    """Noise in [0, 1] of the size of training patches, (2, 3, H, W), for :func:`build_train_loss`."""
-    size = opt['datasets'].get('train', {}).get('gt_size') or 64
-    return torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+def _check_loss(what, loss, *inputs, **kwargs):
+    try:
+        with torch.no_grad():
+            value = loss(*inputs, **kwargs)
+    except Exception as error:  # whatever follows from inputs of another kind
+        raise InputError(f'{what} cannot be computed of what it is given here ({error}); take a loss that is made for '
+                         'it.') from error
+    if not torch.is_tensor(value) or value.numel() != 1:
+        got = f'values of shape {tuple(value.shape)}' if torch.is_tensor(value) else f'a {type(value).__name__}'
+        raise InputError(f'{what} gives {got}; it must be one number. Set its reduction to mean or sum, or take '
+                         'another loss.')
 
 
 def build_perceptual_loss(opt: dict) -> torch.nn.Module:

@@ -40,7 +40,7 @@ def read_text(content: bytes, path: str | os.PathLike) -> dict[str, str]:
 def with_transparent_grey(pixels: np.ndarray, content: bytes, path: str | os.PathLike) -> np.ndarray:
     """Grey pixels (H, W) of a PNG, with alpha (H, W, 2) where its tRNS chunk names a level that is transparent."""
     for kind, data in _chunks(content, path):
-        if kind == b'tRNS':
+        if kind == b'tRNS' and len(data) == 2:
             top, stored_top = np.iinfo(pixels.dtype).max, 2**content[24] - 1  # 1 to 16 bits are stored
             alpha = np.where(pixels == int.from_bytes(data[:2], 'big') * top // stored_top, 0, top)
             return np.dstack([pixels, alpha.astype(pixels.dtype)])

@@ -56,13 +56,12 @@ def together(opt: dict, function: Callable, *args: object) -> list:
 
 
 @torch.no_grad()
-def broadcast_weights(net: torch.nn.Module) -> torch.nn.Module:
-    """Give every rank the parameters of rank 0, as DistributedDataParallel begins. Returns the network."""
-    for parameter in net.parameters():
-        weight = parameter.contiguous()  # backends send no other
-        dist.broadcast(weight, 0)
-        parameter.copy_(weight)
-    return net
+def broadcast(tensors: Iterable[torch.Tensor]) -> None:
+    """Give every rank the values of rank 0, as DistributedDataParallel does with parameters, once, and buffers."""
+    for tensor in tensors:
+        values = tensor.contiguous()  # backends send no other
+        dist.broadcast(values, 0)
+        tensor.copy_(values)
 
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
@@ -73,3 +72,8 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     means /= dist.get_world_size()
     means = means.split([grad.numel() for grad in grads])
     torch._foreach_copy_(grads, [mean.view_as(grad) for mean, grad in zip(means, grads, strict=True)])
+
+
+def float_buffers(net: torch.nn.Module) -> list[torch.Tensor]:
+    """Buffers that training may change by what a rank has seen, such as batch norm's of a feature net."""
+    return [buffer for buffer in net.buffers() if buffer.is_floating_point()]

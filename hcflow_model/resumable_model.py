@@ -25,7 +25,7 @@ class ResumableModel(SRModel):
     def load_network(self, net, load_path, strict=True, param_key='params'):
         """Load our own checkpoints, BasicSR's of other networks, and the released ones of HCFlow, all by name."""
         net = self.get_bare_model(net)
-        state_dict, found_key = checkpoints.read_network_weights(load_path, param_key)
+        state_dict, found_key = checkpoints.read_network_weights(load_path, param_key or 'params')
         logger = get_root_logger()
         key = 'bare state dict' if found_key is None else f'param key: [{found_key}]'
         logger.info(f'Loading {type(net).__name__} model from {load_path}, with {key}.')

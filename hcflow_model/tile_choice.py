@@ -82,9 +82,10 @@ def free_memory(device: torch.device) -> int | None:
     try:
         lines = Path('/proc/meminfo').read_text().splitlines()
         limits += [1024 * int(line.split()[1]) for line in lines if line.startswith('MemAvailable:')]
-        cached = dict(line.split() for line in (CGROUP / 'memory.stat').read_text().splitlines())['inactive_file']
         limit, used = (int((CGROUP / name).read_text()) for name in ('memory.max', 'memory.current'))
-        limits.append(limit - used + int(cached))  # of a container; what is cached of files makes room by itself
+        limits.append(limit - used)  # of a container
+        cached = dict(line.split() for line in (CGROUP / 'memory.stat').read_text().splitlines())['inactive_file']
+        limits[-1] += int(cached)  # what is cached of files makes room by itself
     except (OSError, ValueError, KeyError):  # another system, or 'max'
         pass
     return min(limits, default=None)

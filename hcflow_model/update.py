@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from .ranks import average_gradients
+from .ranks import average_gradients, broadcast, float_buffers
 
 
 class Losses(NamedTuple):
@@ -47,6 +47,7 @@ def update_generator(model, losses_of: Callable[..., Losses]) -> Losses:
     parameters = model.optimizer_g.param_groups[0]['params']
     if model.averages_gradients():
         average_gradients(parameters)
+        broadcast(float_buffers(net_g))
     skip = model.guard.check(parameters, totals.terms)  # clipping would hide infinities
     if model.grad_clip_value:
         torch.nn.utils.clip_grad_value_(parameters, model.grad_clip_value)

@@ -75,16 +75,20 @@ class Metrics:
                 raise InputError(f'val.metrics.{name} {dict(self.opt[name])}: {error}') from error
             except torch.OutOfMemoryError:
                 raise
-            except (ValueError, AssertionError, RuntimeError) as error:  # what metrics of any package raise
+            except Exception as error:  # what metrics of any package raise of an image
                 problem = str(error).strip().split('\n')[0]
             if problem is None:
                 results[name] = value
             else:
-                height, width = kwargs.get('img', values['img']).shape[:2]
-                text = (f'{name} {dict(self.opt[name])} cannot be computed of {height}x{width} pixels ({problem}); is '
-                        'what crop_border leaves too small, or flat? It is left out.')
+                height, width = (values['samples'][0] if values.get('img') is None else values['img']).shape[:2]
+                text = (f'{self.failure(name)} of {height}x{width} pixels ({problem}); is what crop_border leaves too '
+                        'small, or flat? It is left out.')
                 problems.extend([] if text in problems else [text])
         return results
+
+    def failure(self, name: str) -> str:
+        """How a problem begins that a metric had with an image."""
+        return f'val.metrics.{name} {dict(self.opt[name])} cannot be computed'
 
     def per_sample(self) -> list[str]:
         """Names of the metrics that are computed for every sample."""
@@ -132,6 +136,12 @@ def validate(model, dataloader, current_iter, tb_logger, save_img: bool) -> None
     shares = together(model.opt, _validate_share, model, dataloader, current_iter, save_img)
     collected = {index: results for share in shares for index, results in share.items()}
     collected = [collected[index] for index in sorted(collected)]
+    metrics = Metrics(model.opt['val'].get('metrics'), set())
+    for name in metrics.opt:  # what fails for all images is no fault of theirs
+        failures = [[text for text in results.problems if text.startswith(metrics.failure(name))]
+                    for results in collected]
+        if all(failures):
+            raise InputError(f'Dataset {dataset_name}, image {collected[0].image}: {failures[0][0]}')
     best = model.__dict__.setdefault('best_metric_results', {}).setdefault(dataset_name, {}) if model.is_train else {}
     _add_counts(collected, best)
     for results in collected:

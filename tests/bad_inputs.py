@@ -222,9 +222,9 @@ TRAINING = [
     ('print_freq of a half', {'logger.print_freq': 0.5}, "'logger.print_freq' is 0.5"),
     ('suffix with a folder', {**TEST, 'val.suffix': '../x'}, "'val.suffix' is '../x'", [], None, 'test'),
     ('EMA of 1', {'train.ema_decay': 1}, "'train.ema_decay' is 1; the average would stay what training starts from"),
-    ('no temperatures', {'val.temperatures': []}, "'val.temperatures' is empty, so nothing would be drawn"),
-    ('parts that are not equal', {'train.accumulate': 3}, 'it must divide datasets.train.batch_size_per_gpu, which is '
-     '2, into equal parts'),
+    ('no temperatures', {**RESCALING, 'val.temperatures': []}, "'val.temperatures' is empty, so nothing would be"),
+    ('more parts than images', {'train.accumulate': 3}, "'train.accumulate' is 3; datasets.train.batch_size_per_gpu, "
+     'which it splits, is 2'),
     ('images in another range', {'datasets.train.mean': [0.5, 0.5, 0.5]}, 'images are in [0, 1], so leave it out'),
     ('periods that end early', {'train.scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [10]},
                                 'train.total_iter': 12}, "periods' is [10], 10 iterations in all; train.total_iter is"),

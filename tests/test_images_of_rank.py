@@ -93,3 +93,9 @@ def test_names():
         'd.e', 'key', 'cat_png', 'cat_jpg', 'x_png_5', 'x_png_6']
     plain = images_of_rank(torch.utils.data.DataLoader(Images([{}]))).dataset
     assert plain.name(0, {'gt_path': '/a/b.png', 'lq_path': 'c/d.png'}) == 'd' and plain.name(0) == 'item 0'
+    plain.dataset.paths = ['a/x.png', 'b/y.png']  # of other images than there are items
+    crops = images_of_rank(torch.utils.data.DataLoader(plain.dataset)).dataset
+    assert crops.name(0, {'lq_path': 'c/z.png'}) == 'z'
+    plain.dataset.paths = ['a/x.png']
+    other = images_of_rank(torch.utils.data.DataLoader(plain.dataset)).dataset
+    assert other.name(0, {'lq_path': 'c/z.png'}) == 'z' and other.name(0) == 'x'

@@ -102,4 +102,6 @@ def test_free_memory_of_containers(tmp_path, monkeypatch):
         (tmp_path / name).write_text(f'{content}\n')
     if available is not None:
         assert free_memory(torch.device('cpu')) == 2200
+        (tmp_path / 'memory.stat').unlink()
+        assert free_memory(torch.device('cpu')) == 2000
     assert free_memory(torch.device('meta')) is None

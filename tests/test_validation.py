@@ -12,6 +12,7 @@ from basicsr.metrics import calculate_psnr, calculate_ssim
 from basicsr.utils.matlab_functions import imresize
 from helpers import L1, NLL_OPT, SMALL, cpu_options, loader, perturb, random_image
 
+from hcflow_arch import InputError
 from hcflow_model import HCFlowModel, calculate_diversity, calculate_nll
 from hcflow_model.validation import temperature_label
 
@@ -231,9 +232,8 @@ def test_sizes_that_are_no_multiple_of_the_scale(gt_size, tmp_path):
 def test_lpips_of_images_that_are_too_small(tmp_path, monkeypatch):
     monkeypatch.setattr('hcflow_model.perceptual.check_lpips_available', lambda *args: None)
     model = make_model(tmp_path, metrics={'lpips': {'type': 'calculate_lpips'}})
-    validate(model)
-    problems = model.report.problems['set']['image0']
-    assert any('lpips' in problem and 'needs images of at least 31x31' in problem for problem in problems)
+    with pytest.raises(InputError, match='image image0: val.metrics.lpips .* needs images of at least 31x31'):
+        validate(model)
 
 
 # ---- log, best values, several sets ----

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from basicsr.utils.registry import METRIC_REGISTRY
 from helpers import DATA, NLL_OPT, SMALL, cpu_options, demo_options, loader, perturb, random_image
 
 from hcflow_arch import InputError
@@ -180,7 +181,25 @@ def test_a_metric_is_left_out_where_it_does_not_fit(metric, small, make_model, w
     assert {image for image, *rest in rows if 'measured' in rest} == {'image1'}
     assert {image for image, *rest in rows if 'psnr' in rest} == {'image0', 'image1'}
     (problem,) = model.report.problems['set']['image0']
-    assert f'measured {metric} cannot be computed of {small["gt"].shape[1]}x' in problem and 'image0' in warnings[-1]
+    assert f'val.metrics.measured {metric} cannot be computed of {small["gt"].shape[1]}x' in problem
+    assert 'image0' in warnings[-1]
+
+
+@pytest.mark.parametrize('metric', [{'type': 'calculate_psnr', 'crop_border': 8},
+                                    {'type': 'calculate_ssim', 'crop_border': 0, 'input_order': 'WHC'}], ids=str)
+def test_a_metric_that_fits_no_image_stops(metric, make_model):
+    model = make_model(temperatures=[0], metrics={'measured': metric, **PSNR})
+    with pytest.raises(InputError, match='image image0: val.metrics.measured .* cannot be computed of 16x20 pixels'):
+        validate(model, [pair(), pair(1)])
+
+
+def test_a_metric_of_a_set_of_samples_is_left_out(make_model, monkeypatch):
+    monkeypatch.setitem(METRIC_REGISTRY._obj_map, 'of_samples', lambda samples: 1. if len(samples[0]) > 20 else 1 / 0)
+    model = make_model(temperatures=[0.8], num_samples=2, metrics={'measured': {'type': 'of_samples'}, **PSNR})
+    large = {'gt': random_image(3, 32, 32), 'lq': random_image(3, 8, 8)}
+    validate(model, [pair(), large])
+    (problem,) = model.report.problems['set']['image0']
+    assert 'of 16x20 pixels (' in problem and 'division by zero' in problem
 
 
 def test_a_metric_with_a_wrong_option_stops(make_model):

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from hcflow_arch import InputError
 
+from ..image_io import set_log_level
 from .images import png_file_size, prepare_image
 from .packing import lmdb_of, lmdb_problem, pack_folder
 from .settings import (
@@ -196,6 +197,7 @@ def _run(function: Callable, items: list, workers: int) -> Iterator[tuple]:
 
 def _start_worker():
     torch.set_num_threads(1)  # the processes are the parallelism
+    set_log_level(0)  # a broken image is named once, in the report
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends them
 
 

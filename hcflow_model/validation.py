@@ -126,8 +126,8 @@ def validate(model, dataloader, current_iter, tb_logger, save_img: bool) -> None
         save_img (bool): Save every sample.
 
     Raises:
-        InputError: An empty dataset, a metric that does not fit; in tests, after the last dataset, that images were
-            left out.
+        InputError: An empty dataset; in training, a metric that could be computed of no image; in tests, after the last
+            dataset, that images were left out or measured in part.
     """
     dataset_name = dataloader.dataset.opt['name']
     if not len(dataloader):
@@ -136,12 +136,8 @@ def validate(model, dataloader, current_iter, tb_logger, save_img: bool) -> None
     shares = together(model.opt, _validate_share, model, dataloader, current_iter, save_img)
     collected = {index: results for share in shares for index, results in share.items()}
     collected = [collected[index] for index in sorted(collected)]
-    metrics = Metrics(model.opt['val'].get('metrics'), set())
-    for name in metrics.opt:  # what fails for all images is no fault of theirs
-        failures = [[text for text in results.problems if text.startswith(metrics.failure(name))]
-                    for results in collected]
-        if all(failures):
-            raise InputError(f'Dataset {dataset_name}, image {collected[0].image}: {failures[0][0]}')
+    if model.is_train:
+        _stop_if_a_metric_fits_no_image(model.opt['val'], dataset_name, collected)
     best = model.__dict__.setdefault('best_metric_results', {}).setdefault(dataset_name, {}) if model.is_train else {}
     _add_counts(collected, best)
     for results in collected:
@@ -149,6 +145,16 @@ def validate(model, dataloader, current_iter, tb_logger, save_img: bool) -> None
     together(model.opt, _finish, model, dataset_name, len(collected), best, current_iter, tb_logger)
     if not model.is_train and model.report.is_complete():
         _fail_if_incomplete(model.report)
+
+
+def _stop_if_a_metric_fits_no_image(val_opt, dataset_name, collected):
+    """It would be missing in every validation to come. A test goes on to its other datasets, and fails at its end."""
+    metrics = Metrics(val_opt.get('metrics'), set())
+    for name in metrics.opt:
+        failures = [[text for text in results.problems if text.startswith(metrics.failure(name))]
+                    for results in collected]
+        if all(failures):
+            raise InputError(f'Dataset {dataset_name}, image {collected[0].image}: {failures[0][0]}')
 
 
 def _validate_share(model, dataloader, current_iter, save_img):

@@ -193,6 +193,13 @@ def test_a_metric_that_fits_no_image_stops(metric, make_model):
         validate(model, [pair(), pair(1)])
 
 
+def test_a_test_goes_on_where_a_metric_fits_no_image(make_model):
+    model = make_model(temperatures=[0], is_train=False, metrics={'niqe': {'type': 'calculate_niqe', 'crop_border': 4}})
+    with pytest.raises(InputError, match=r'1 image\(s\) left out or measured in part \(1 in set\)'):
+        validate(model, [pair()])
+    assert model.report.problems['set']['image0'][0].startswith('val.metrics.niqe')
+
+
 def test_a_metric_of_a_set_of_samples_is_left_out(make_model, monkeypatch):
     monkeypatch.setitem(METRIC_REGISTRY._obj_map, 'of_samples', lambda samples: 1. if len(samples[0]) > 20 else 1 / 0)
     model = make_model(temperatures=[0.8], num_samples=2, metrics={'measured': {'type': 'of_samples'}, **PSNR})

@@ -31,6 +31,10 @@ def load_resume_state(opt: dict) -> dict | None:
         return None
     if state is None:
         state = _read_state(path)
+    if 'gan_opt' in opt.get('train', {}) and len(state['optimizers']) == 1:
+        raise InputError(f'{path} was saved by a training without a discriminator, so none can go on from there. Start '
+                         'from its network by path.pretrain_network_g, under a new name, or remove train.gan_opt, '
+                         'network_d and train.optim_d.')
     check_resume(opt, state['iter'])
     return state
 

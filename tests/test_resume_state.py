@@ -8,8 +8,8 @@ from hcflow_model.resume_state import load_resume_state
 STATE = {'epoch': 1, 'iter': 5, 'optimizers': [], 'schedulers': []}
 
 
-def resume(tmp_path, auto_resume=False, resume_state=None):
-    opt = {'auto_resume': auto_resume, 'network_g': {}, 'network_d': {},
+def resume(tmp_path, auto_resume=False, resume_state=None, **more):
+    opt = {**more, 'auto_resume': auto_resume, 'network_g': {}, 'network_d': {},
            'path': {'training_states': str(tmp_path / 'states'), 'models': str(tmp_path / 'models'),
                     'resume_state': resume_state, 'param_key_g': 'params_ema'}}
     return load_resume_state(opt), opt['path']
@@ -51,6 +51,16 @@ def test_networks_that_are_never_saved(tmp_path):
     for number in (5, 10):
         (tmp_path / 'other' / 'models' / f'net_d_{number}.pth').unlink()
     assert resume(tmp_path / 'other', auto_resume=True)[0]['iter'] == 10
+
+
+@pytest.mark.parametrize('auto_resume', [False, True])
+def test_state_of_a_training_without_a_discriminator(auto_resume, tmp_path):
+    save_states(tmp_path, 5)
+    path = tmp_path / 'states' / '5.state'
+    torch.save({**STATE, 'optimizers': [{}]}, path)
+    assert resume(tmp_path, auto_resume, str(path))[0]['iter'] == 5
+    with pytest.raises(InputError, match='5.state was saved by a training without a discriminator'):
+        resume(tmp_path, auto_resume, str(path), train={'gan_opt': {}})
 
 
 def test_nothing_to_resume(tmp_path):

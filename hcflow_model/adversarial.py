@@ -6,7 +6,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hcflow_arch import InputError
 
 from .hcflow_loss import RelativisticGANLoss
-from .perceptual import build_train_loss
+from .train_losses import build_train_loss
 
 
 class Adversary:

@@ -17,10 +17,11 @@ from .bf16 import SLOW, has_bf16_instructions
 from .epoch_sampler import EpochSampler
 from .freed_memory import keep_freed_memory
 from .graphed_update import GraphedGradients
-from .perceptual import IMAGES, build_perceptual_loss, build_train_loss, check_metric_weights
+from .perceptual import build_perceptual_loss, check_metric_weights
 from .ranks import broadcast, float_buffers
 from .report import Report
 from .resumable_model import ResumableModel
+from .train_losses import IMAGES, build_train_loss
 from .update import Losses, gradients, update_generator
 from .update_guard import UpdateGuard, advice, describe
 from .validation import validate

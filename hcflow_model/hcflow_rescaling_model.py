@@ -8,7 +8,7 @@ from hcflow_arch.image_checks import check_image, fit_to_scale
 
 from .bicubic import bicubic_resize
 from .hcflow_model import HCFlowModel
-from .perceptual import IMAGES, build_train_loss
+from .train_losses import IMAGES, build_train_loss
 from .update import Losses
 
 

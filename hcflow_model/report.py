@@ -28,12 +28,13 @@ class ImageResults:
     Attributes:
         rows (list[dict]): Of FIELDS.
         problems (list[str]): What was left out and why.
+        failures (dict[str, str]): Metrics that could not be computed, and why.
         counts (list): (label, {name: value of every sample}): what was seen before clamping.
     """
 
     def __init__(self, dataset: str, image: str):
         self.dataset, self.image = dataset, image
-        self.rows, self.problems, self.counts = [], [], []
+        self.rows, self.problems, self.failures, self.counts = [], [], {}, []
 
     def add(self, label: str, metric: str, values: list[float]) -> None:
         """Add a metric over the samples. `label`: 't0.9', 'bicubic', or '' where no sample matters."""
@@ -77,8 +78,9 @@ class Report:
     def add(self, results: ImageResults) -> None:
         """Add what is known of one image."""
         self.rows += results.rows
-        if results.problems:
-            self.problems[results.dataset].setdefault(results.image, []).extend(results.problems)
+        problems = [*results.problems, *results.failures.values()]
+        if problems:
+            self.problems[results.dataset].setdefault(results.image, []).extend(problems)
 
     def averages(self, dataset: str) -> dict[str, dict[str, float]]:
         """{label: {metric: average over the images}} in the order they were added."""

@@ -49,10 +49,10 @@ class Metrics:
         self.opt = opt or {}
         self.skipped = skipped
 
-    def __call__(self, values: dict, names: list[str], problems: list[str]) -> dict[str, float]:
+    def __call__(self, values: dict, names: list[str], image: ImageResults) -> dict[str, float]:
         """Compute the named metrics of `values`: 'img' and 'img2', un-rounded, in [0, 255], and so on; absent ones are
         None. A metric that compares with 'lq' sees 'img_of_lq', before it is cropped to the ground truth. One that
-        cannot be computed of this image, such as NIQE of a small or flat one, is left out and said in `problems`."""
+        cannot be computed, such as NIQE of a small or flat image, is left out and becomes a failure of `image`."""
         results = {}
         for name in names:
             kwargs = dict(self.opt[name])
@@ -81,14 +81,10 @@ class Metrics:
                 results[name] = value
             else:
                 height, width = (values['samples'][0] if values.get('img') is None else values['img']).shape[:2]
-                text = (f'{self.failure(name)} of {height}x{width} pixels ({problem}); is what crop_border leaves too '
-                        'small, or flat? It is left out.')
-                problems.extend([] if text in problems else [text])
+                image.failures[name] = (
+                    f'val.metrics.{name} {dict(self.opt[name])} cannot be computed of {height}x{width} pixels '
+                    f'({problem}); is what crop_border leaves too small, or flat? It is left out.')
         return results
-
-    def failure(self, name: str) -> str:
-        """How a problem begins that a metric had with an image."""
-        return f'val.metrics.{name} {dict(self.opt[name])} cannot be computed'
 
     def per_sample(self) -> list[str]:
         """Names of the metrics that are computed for every sample."""
@@ -137,7 +133,7 @@ def validate(model, dataloader, current_iter, tb_logger, save_img: bool) -> None
     collected = {index: results for share in shares for index, results in share.items()}
     collected = [collected[index] for index in sorted(collected)]
     if model.is_train:
-        _stop_if_a_metric_fits_no_image(model.opt['val'], dataset_name, collected)
+        _stop_if_a_metric_fits_no_image(dataset_name, collected)
     best = model.__dict__.setdefault('best_metric_results', {}).setdefault(dataset_name, {}) if model.is_train else {}
     _add_counts(collected, best)
     for results in collected:
@@ -147,14 +143,12 @@ def validate(model, dataloader, current_iter, tb_logger, save_img: bool) -> None
         _fail_if_incomplete(model.report)
 
 
-def _stop_if_a_metric_fits_no_image(val_opt, dataset_name, collected):
+def _stop_if_a_metric_fits_no_image(dataset_name, collected):
     """It would be missing in every validation to come. A test goes on to its other datasets, and fails at its end."""
-    metrics = Metrics(val_opt.get('metrics'), set())
-    for name in metrics.opt:
-        failures = [[text for text in results.problems if text.startswith(metrics.failure(name))]
-                    for results in collected]
-        if all(failures):
-            raise InputError(f'Dataset {dataset_name}, image {collected[0].image}: {failures[0][0]}')
+    first = collected[0]
+    for metric, text in first.failures.items():
+        if all(metric in results.failures for results in collected):
+            raise InputError(f'Dataset {dataset_name}, image {first.image}: {text}')
 
 
 def _validate_share(model, dataloader, current_iter, save_img):
@@ -229,11 +223,11 @@ def _validate_image(model, drawing_net, data, index, results, metrics, current_i
             images = {number: image[:gt.shape[2], :gt.shape[3]] for number, image in whole.items()}
             rows[label] = {number: sample[:, :, :gt.shape[2], :gt.shape[3]] for number, sample in samples.items()}
         measured = [metrics({**values, 'img': image, 'img_of_lq': whole[number]}, metrics.per_sample(),
-                            results.problems) for number, image in images.items()]
+                            results) for number, image in images.items()]
         # of the samples that were asked for, fewer can be left: no reason to say that a metric needs more of them
         if label not in (BICUBIC, temperature_label(0)) and len(images) >= min(2, val_opt.get('num_samples', 1)):
             values['samples'] = list(images.values()) if len(images) > 1 else None
-            for metric, value in metrics(values, metrics.per_set(), results.problems).items():
+            for metric, value in metrics(values, metrics.per_set(), results).items():
                 results.add(label, metric, [value])
         for metric in dict.fromkeys(metric for one in measured for metric in one):
             results.add(label, metric, [one[metric] for one in measured if metric in one])

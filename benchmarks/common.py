@@ -144,8 +144,8 @@ def print_table(title: str, header: list[str], rows: list[list]) -> None:
 class Multiplications(TorchDispatchMode):
     """Counts the multiplications of convolutions and matrix products while it is on, in 1e9.
 
-    By PyTorch's table of operations; its FlopCounterMode also follows modules by hooks, which `memory: low` does not
-    allow.
+    By PyTorch's table of operations, which takes no account of groups backward; its FlopCounterMode also follows
+    modules by hooks, which `memory: low` does not allow.
     """
 
     def __init__(self):
@@ -155,7 +155,10 @@ class Multiplications(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         operation = func._overloadpacket
-        if operation in flop_registry:
+        if operation == torch.ops.aten.convolution_backward:
+            grad, _, weight, *_, wanted = args
+            self.count += sum(wanted[:2]) * grad[:, 0].numel() * weight.numel() / 1e9
+        elif operation in flop_registry:
             self.count += flop_registry[operation](*args, **(kwargs or {}), out_val=out) / 2e9
         return out
 

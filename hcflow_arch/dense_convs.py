@@ -2,13 +2,13 @@
 import itertools
 
 import torch
-import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 from .compiled_convs import compiled
-from .conv_gradients import conv_backward
+from .direct_convs import DirectConvs
 from .memory_layout import layout_like
 from .precision import in_autocast_type
+from .winograd import WinogradConvs
 
 NEGATIVE_SLOPE = 0.2  # of the LeakyReLU after the first four convolutions
 
@@ -24,85 +24,60 @@ class DenseConvs(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, recompute, *parameters):
         """x: (N, C, H, W); parameters: weight and bias of every convolution in turn. Returns (N, num_out_ch, H, W)."""
-        grown = _grow(x, parameters)
+        convs = _fastest(x, parameters[::2])
+        grown, last = _grow(convs, x, parameters)
+        beside = grown.add(last)
         ctx.recompute = recompute
         ctx.save_for_backward(*parameters, *([x] if recompute else grown.parts))
-        return F.conv2d(grown.read(), parameters[-2], parameters[-1], padding=1)
+        ctx.convs = convs
+        return convs.image(convs.conv(beside, *parameters[-2:]))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        num_parameters = len(ctx.needs_input_grad) - 2
-        parameters, kept = ctx.saved_tensors[:num_parameters], ctx.saved_tensors[num_parameters:]
-        parts = _grow(*kept, parameters).parts if ctx.recompute else kept
-        weights, last = parameters[::2], num_parameters // 2 - 1
-        starts = [0, *(weight.shape[1] for weight in weights)]  # the first channel of x and of each output
-        outputs = [weight.shape[0] for weight in weights]
-        grads = SideBySide(grad, outputs, weights[0])  # of the outputs of all convolutions
-        grads.write(last, grad)
-        weight_grads = [[None] * (i + 1) for i in range(last + 1)]
-        wants_weights, wants_biases = any(ctx.needs_input_grad[2::2]), any(ctx.needs_input_grad[3::2])
-        for i in reversed(range(last + 1)):  # x (i = 0) and outputs: all that reads one of them, as one convolution
-            weight = torch.cat([later[:, starts[i]:starts[i + 1]] for later in weights[i:]])
-            mask = (i > 0 or ctx.needs_input_grad[0], wants_weights, wants_biases and i == 0)
-            grad_part, weight_grad, bias_grad = conv_backward(grads.read(i), parts[i], weight, mask)
-            if wants_weights:
-                for later, piece in zip(weight_grads[i:], weight_grad.split(outputs[i:]), strict=True):
-                    later[i] = piece
-            if i > 0:
-                grads.write(i - 1, torch.ops.aten.leaky_relu_backward(grad_part, parts[i], NEGATIVE_SLOPE, True))
-        bias_grads = bias_grad.split(outputs) if wants_biases else [None] * len(weights)
-        weight_grads = [torch.cat(pieces, dim=1) if wants_weights else None for pieces in weight_grads]
-        return grad_part, None, *itertools.chain.from_iterable(zip(weight_grads, bias_grads, strict=True))
+        with torch.autocast(grad.device.type, enabled=False):  # all has the type to compute in
+            return _backward(ctx, grad)
 
 
-class SideBySide:
-    """Tensors that come one by one and are read in runs, as one tensor with the channels of all.
-
-    In planes on a CPU they are written into one tensor whose slices are read: of a single image without a copy.
-    Elsewhere, where a convolution copies every slice, they stay apart and are concatenated, which is the faster copy.
-
-    Args:
-        like: A tensor of their N, H, W, type and device.
-        channels: Of each of them.
-        weight: Of a convolution that reads them; it says in which layout.
-
-    Attributes:
-        parts: What was written.
-    """
-
-    def __init__(self, like: torch.Tensor, channels: list[int], weight: torch.Tensor):
-        self.parts, self.starts, self.buffer = [None] * len(channels), [0, *itertools.accumulate(channels)], None
-        self.layout = layout_like(weight)
-        if like.device.type == 'cpu' and self.layout == torch.contiguous_format:
-            n, _, h, w = like.shape
-            self.buffer = like.new_empty((n, self.starts[-1], h, w))
-            self.parts = list(self.buffer.split(channels, dim=1))
-
-    def write(self, i: int, part: torch.Tensor) -> None:
-        """Set the i-th. One in another layout, as what comes from the flow, would make every concatenation slow."""
-        if self.buffer is None:
-            self.parts[i] = part.contiguous(memory_format=self.layout)
-        else:
-            self.parts[i].copy_(part)
-
-    def read(self, first: int = 0, end: int | None = None) -> torch.Tensor:
-        """The first-th to the one before the end-th as one tensor; end: None, all to the last."""
-        if self.buffer is not None:
-            return self.buffer[:, self.starts[first]:None if end is None else self.starts[end]]
-        parts = self.parts[first:end]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+def _backward(ctx, grad):
+    num_parameters, convs = len(ctx.needs_input_grad) - 2, ctx.convs
+    parameters, parts = ctx.saved_tensors[:num_parameters], ctx.saved_tensors[num_parameters:]
+    if ctx.recompute:
+        grown, last_part = _grow(convs, *parts, parameters)
+        parts = [*grown.parts, last_part]
+    weights, last = parameters[::2], num_parameters // 2 - 1
+    starts = [0, *(weight.shape[1] for weight in weights)]  # the first channel of x and of each output
+    outputs = [weight.shape[0] for weight in weights]
+    grads, grad = convs.gradients_beside(sum(outputs)), convs.gradient(grad)
+    weight_grads = [[None] * (i + 1) for i in range(last + 1)]
+    wants_weights, wants_biases = any(ctx.needs_input_grad[2::2]), any(ctx.needs_input_grad[3::2])
+    for i in reversed(range(last + 1)):  # x (i = 0) and outputs: all that reads one of them, as one convolution
+        weight = torch.cat([later[:, starts[i]:starts[i + 1]] for later in weights[i:]])
+        mask = (i > 0 or ctx.needs_input_grad[0], wants_weights, wants_biases and i == 0)
+        grad_part, weight_grad, bias_grad = convs.conv_backward(grads.add(grad), parts[i], weight, mask)
+        if wants_weights:
+            for later, piece in zip(weight_grads[i:], weight_grad.split(outputs[i:]), strict=True):
+                later[i] = piece
+        if i > 0:
+            grad = convs.leaky_relu_backward(grad_part, parts[i], NEGATIVE_SLOPE)
+    bias_grads = bias_grad.split(outputs) if wants_biases else [None] * len(weights)
+    weight_grads = [torch.cat(pieces, dim=1) if wants_weights else None for pieces in weight_grads]
+    return (None if grad_part is None else convs.image(grad_part), None,
+            *itertools.chain.from_iterable(zip(weight_grads, bias_grads, strict=True)))
 
 
-def _grow(x, parameters):
-    """(N, C, H, W) -> x and the outputs of all convolutions but the last."""
+def _grow(convs, x, parameters):
+    """(N, C, H, W) -> the parts that are x and outputs, side by side; apart the one that the last convolution adds."""
     weights, biases = parameters[:-2:2], parameters[1:-2:2]
-    with torch.autocast(x.device.type, enabled=False):  # x and parameters have the type to compute in
-        grown = SideBySide(x, [x.shape[1], *(len(bias) for bias in biases)], weights[0])
-        grown.write(0, x)
-        for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-            grown.write(i + 1, F.leaky_relu_(F.conv2d(grown.read(0, i + 1), weight, bias, padding=1), NEGATIVE_SLOPE))
-    return grown
+    grown, part = convs.parts_beside(parameters[-2].shape[1]), convs.part(x)
+    for weight, bias in zip(weights, biases, strict=True):
+        part = convs.leaky_relu(convs.conv(grown.add(part), weight, bias), NEGATIVE_SLOPE)
+    return grown, part
+
+
+def _fastest(x, weights):
+    """The way to convolve."""
+    return WinogradConvs(x) if WinogradConvs.pays(x, weights) else DirectConvs(weights[0])
 
 
 def dense_convs(x: torch.Tensor, convs, recompute: bool = False, compile: bool = False) -> torch.Tensor:

@@ -30,8 +30,9 @@ class ChannelsLastModule(nn.Module):
     def lay_out(self, channels_last: bool | None) -> None:
         """Choose the layout: channels last, planes, or (None) by device: where one is faster.
 
-        That is a CPU with AVX-512, and a GPU that rounds in its convolutions (TF32, bf16), whose units for it read
-        channels last. The flow's own arithmetic stays in planes, of few channels each.
+        That is a CPU with AVX2 or AVX-512, whose dense blocks then run by Winograd's convolution, and a GPU that rounds
+        in its convolutions (TF32, bf16), whose units for it read channels last. The flow's own arithmetic stays in
+        planes, of few channels each.
         """
         if channels_last is not None and not isinstance(channels_last, bool):
             raise InputError(f'network_g.channels_last is {channels_last!r}; it must be true, false or ~ (by device).')
@@ -60,7 +61,7 @@ class ChannelsLastModule(nn.Module):
 def _prefers_channels_last(device):
     if device.type == 'cuda':
         return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == 'cpu' and torch.backends.cpu.get_cpu_capability() == 'AVX512'
+    return device.type == 'cpu' and torch.backends.cpu.get_cpu_capability() in ('AVX2', 'AVX512')
 
 
 def _in_planes(module, state_dict, prefix, local_metadata):

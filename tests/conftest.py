@@ -1,11 +1,13 @@
 import hcflow_arch  # noqa: F401  isort: skip  (first: makes `import basicsr` work)
 import logging
+import math
 import os
 import sys
 
 import pytest
 import torch
 
+from hcflow_arch import memory_layout, winograd
 from hcflow_arch.safe_load import SWITCHES
 
 torch.set_num_threads(1)  # tiny tensors: a second thread only waits, ten times slower on a busy machine
@@ -15,6 +17,15 @@ torch.backends.cudnn.allow_tf32 = False  # its 10 bits of mantissa would hide er
 @pytest.fixture
 def device():
     return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+@pytest.fixture(params=['direct', 'winograd'])
+def convs(request, monkeypatch):
+    """Runs a test twice: with dense blocks of any size direct, and, on a CPU in float32, by Winograd's convolution."""
+    monkeypatch.setattr(winograd, 'MIN_MULTIPLICATIONS', 0 if request.param == 'winograd' else math.inf)
+    monkeypatch.setattr(winograd, 'MAX_FILLED', math.inf)
+    monkeypatch.setattr(memory_layout, '_prefers_channels_last', lambda device: True)
+    return request.param
 
 
 @pytest.fixture(autouse=True)

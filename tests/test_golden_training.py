@@ -29,6 +29,7 @@ RUNS = {
 }
 
 
+@pytest.mark.usefixtures('convs')
 @pytest.mark.parametrize('run', RUNS)
 def test_training_run_is_reproduced(run, tmp_path, monkeypatch, device):
     setting, golden = RUNS[run], np.load(GOLDEN / f'{run}.npz')

@@ -29,6 +29,7 @@ def latent_list(case, key, device):
 
 # ---- the authors' numbers ----
 
+@pytest.mark.usefixtures('convs')
 @pytest.mark.parametrize('name', ['sr4', 'sr8', 're4'])
 def test_golden_encode(name, device):
     net, case = golden_net(name)
@@ -46,6 +47,7 @@ def test_golden_encode(name, device):
         assert code.nll.shape == (2,) and relative_error(code.nll.mean(), case['nll']) < 1e-4
 
 
+@pytest.mark.usefixtures('convs')
 @pytest.mark.parametrize('name', ['sr4', 'sr8'])
 def test_golden_gradients(name, device):
     net, case = golden_net(name)
@@ -60,6 +62,7 @@ def test_golden_gradients(name, device):
     assert max(errors.values()) < 1e-3, max(errors, key=errors.get)
 
 
+@pytest.mark.usefixtures('convs')
 @pytest.mark.parametrize('name', ['sr4', 'sr8', 're4'])
 @pytest.mark.parametrize('temperature', [0.8, 0])
 def test_golden_decode(name, temperature, device):
@@ -74,6 +77,7 @@ def test_golden_decode(name, temperature, device):
         assert torch.equal(net.decode(lq, temperature=0), sr)
 
 
+@pytest.mark.usefixtures('convs')
 @pytest.mark.parametrize('name', ['sr4', 'sr8', 're4'])
 def test_golden_round_trip(name, device):
     net, case = golden_net(name)

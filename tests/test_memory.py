@@ -40,6 +40,7 @@ def assert_equal(got, wanted, loss=1e-6, gradient=1e-4):
     assert (got[1] - wanted[1]).norm() < gradient * wanted[1].norm()
 
 
+@pytest.mark.usefixtures('convs')
 @pytest.mark.parametrize('memory', MODES)
 @pytest.mark.parametrize('task', ['sr', 'rescaling'])
 @pytest.mark.parametrize('scale', [2, 4])
@@ -105,7 +106,7 @@ def test_dense_block_reads_gradients_in_the_layout_of_its_weights(recompute, mon
     def backward(grad, *args):
         seen.append(grad)
         return conv_backward(grad, *args)
-    monkeypatch.setattr('hcflow_arch.dense_convs.conv_backward', backward)
+    monkeypatch.setattr('hcflow_arch.direct_convs.conv_backward', backward)
     block(random_image(2, 3, 8, 8)).backward(random_image(2, 6, 8, 8, seed=1))
     assert len(seen) == 5 and all(grad.is_contiguous(memory_format=torch.channels_last) for grad in seen)
 
@@ -119,6 +120,7 @@ def test_copies_train_alike(memory):
     assert_equal(gradients(copy.deepcopy(net)), wanted, 1e-9, 1e-9)
 
 
+@pytest.mark.usefixtures('convs')
 @pytest.mark.parametrize('memory', MODES)
 @pytest.mark.parametrize('task', ['sr', 'rescaling'])
 def test_autocast_keeps_the_flow_in_float32(memory, task):
@@ -143,6 +145,7 @@ def test_autocast_keeps_the_flow_in_float32(memory, task):
     assert_equal(got, wanted, 0.02, 0.2)
 
 
+@pytest.mark.usefixtures('convs')
 @pytest.mark.parametrize('memory', MODES)
 @pytest.mark.parametrize('channels_last', [False, True])
 def test_backward_within_autocast(memory, channels_last):
@@ -175,6 +178,7 @@ def test_dense_block_keeps_no_copies_of_its_weights():
     assert features == [3, 4, 4, 4, 4]  # the image and four outputs
 
 
+@pytest.mark.usefixtures('convs')
 @pytest.mark.parametrize(('task', 'wanted'), [('sr', {'default': 0.40, 'low': 0.16}),
                                               ('rescaling', {'default': 0.40, 'low': 0.16})])
 def test_kept_bytes(task, wanted):
@@ -301,6 +305,7 @@ def test_bad_layout():
         small_net(channels_last='yes')
 
 
+@pytest.mark.usefixtures('convs')
 @pytest.mark.parametrize('memory', ['default', 'low'])
 def test_gradients_have_the_strides_of_weights(memory):
     net = perturb(small_net(memory=memory, channels_last=True), 0.1)

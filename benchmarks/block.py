@@ -1,9 +1,12 @@
-"""Time of one residual dense block of the feature nets, by layout, precision and compilation.
+"""Time of one residual dense block of the feature nets, by layout, precision and compilation, and how it convolves.
 
     python -m benchmarks.block --device cuda
 """
+import math
+
 import torch
 
+from hcflow_arch import winograd
 from hcflow_arch.memory_layout import layout_like
 from hcflow_arch.rrdb import ResidualDenseBlock
 
@@ -21,7 +24,9 @@ def variants(args) -> dict:
             block = ResidualDenseBlock(NUM_FEAT, NUM_GROW_CH).to(args.device, dtype, memory_format=layout)
             x = torch.randn(args.batch, NUM_FEAT, args.patch, args.patch, device=args.device, dtype=dtype)
             x = x.contiguous(memory_format=layout_like(block.conv1.weight)).requires_grad_()
-            functions[name] = forward(block, x, False), step(block, x)
+            functions[name] = pair = forward(block, x, False), step(block, x)
+            if winograd.WinogradConvs.pays(x, [conv.weight for conv in block.children()]):
+                functions[f'{name}, direct'] = tuple(map(direct, pair))
             functions[f'{name}, compiled'] = forward(block, x, True), None
     return functions
 
@@ -38,6 +43,15 @@ def step(block, x):
     def run():
         block.zero_grad()
         block(x).sum().backward()
+    return run
+
+
+def direct(function):
+    """A function that runs `function` without Winograd's convolution."""
+    def run():
+        least, winograd.MIN_MULTIPLICATIONS = winograd.MIN_MULTIPLICATIONS, math.inf
+        function()
+        winograd.MIN_MULTIPLICATIONS = least
     return run
 
 

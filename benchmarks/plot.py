@@ -66,6 +66,7 @@ def draw_growth(path: Path, curves: dict[str, list[tuple[float, list[float]]]], 
     highest = max(value for points in curves.values() for _, values in points for value in values)
     step = next(step for step in (10.**k * m for k in range(-6, 9) for m in (1, 2, 5)) if 5 * step > 1.1 * highest)
     curves = {name: [(pixels / 1000, values) for pixels, values in points] for name, points in curves.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
     legend = HEIGHT - BOTTOM + 8 - 18 * len(curves)  # near zero, where no curve is
     cv2.imwrite(str(path), draw_curves(curves, title, (0, 5 * step), 'thousand HR pixels', legend))
 

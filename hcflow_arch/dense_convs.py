@@ -40,8 +40,8 @@ class DenseConvs(torch.autograd.Function):
 
 
 def _backward(ctx, grad):
-    num_parameters, convs = len(ctx.needs_input_grad) - 2, ctx.convs
-    parameters, parts = ctx.saved_tensors[:num_parameters], ctx.saved_tensors[num_parameters:]
+    num_parameters, convs, saved = len(ctx.needs_input_grad) - 2, ctx.convs, ctx.saved_tensors
+    parameters, parts = saved[:num_parameters], saved[num_parameters:]
     if ctx.recompute:
         grown, last_part = _grow(convs, *parts, parameters)
         parts = [*grown.parts, last_part]

@@ -20,8 +20,8 @@ class DirectConvs:
         self.layout = layout_like(weight)
 
     def part(self, x: torch.Tensor) -> torch.Tensor:
-        """Of an image (N, C, H, W). One in another layout, as what comes from the flow, would make every copy slow."""
-        return x.contiguous(memory_format=self.layout)
+        """Of an image (N, C, H, W): itself."""
+        return x
 
     gradient = part  # the same for the gradient of an output
 
@@ -72,6 +72,7 @@ class SideBySide:
         """All so far as one tensor."""
         if part.device.type == 'cpu' and self.layout == torch.contiguous_format:
             return self._into_buffer(part)
+        part = part.contiguous(memory_format=self.layout)  # planes, as the flow has them, would slow down every copy
         self.parts.insert(0 if self.in_front else len(self.parts), part)
         return part if len(self.parts) == 1 else torch.cat(self.parts, dim=1)
 

@@ -72,12 +72,15 @@ class WinogradConvs:
         """Whether it is the faster way to run convolutions of these weights, by measurement.
 
         Few multiplications take less time than starting the transforms, the more so shared by threads, and rows that
-        only fill the last tile cost as much as others. A GPU's libraries choose by themselves, and bf16 is too coarse.
+        only fill the last tile cost as much as others. A GPU's libraries choose by themselves, bf16 is too coarse, and
+        a compiler cannot look into the number of threads.
         """
+        if x.device.type != 'cpu' or x.dtype != torch.float32 or torch.compiler.is_compiling():
+            return False
         h, multiplications = x.shape[2], x[:, 0].numel() * sum(weight.numel() for weight in weights)
         multiplications /= torch.get_num_threads()**2  # seen with one and two
-        return (x.device.type == 'cpu' and x.dtype == torch.float32 and all(map(is_channels_last, weights))
-                and multiplications >= MIN_MULTIPLICATIONS and -h % ROWS_OUT <= MAX_FILLED * h)
+        return (multiplications >= MIN_MULTIPLICATIONS and -h % ROWS_OUT <= MAX_FILLED * h
+                and all(map(is_channels_last, weights)))
 
     def part(self, x: torch.Tensor) -> torch.Tensor:
         part = self._empty_part(x, x.shape[1])
@@ -91,8 +94,8 @@ class WinogradConvs:
         return rows
 
     def image(self, rows: torch.Tensor) -> torch.Tensor:
-        """(4 T, N, W, K) -> (N, K, H, W), channels last."""
-        return rows[:self.h].permute(1, 3, 0, 2).contiguous(memory_format=torch.channels_last)
+        """(4 T, N, W, K) -> (N, K, H, W), channels last, and no view, so that who gets it may change it."""
+        return rows[:self.h].permute(1, 3, 0, 2).clone(memory_format=torch.channels_last)
 
     def parts_beside(self, channels: int) -> 'TilesBeside':
         return TilesBeside(self._tiles, self.strips)
@@ -156,8 +159,8 @@ class WinogradConvs:
     def _tiles(self, part, strip):
         """(4 T + 2, N, W, C) -> those of a strip, (t, 6, N, W, C)."""
         row = part.stride(0)
-        start = part.storage_offset() + ROWS_OUT * strip.start * row
-        rows = part.as_strided((strip.stop - strip.start, ROWS_IN, row), (ROWS_OUT * row, row, 1), start)
+        tiles = strip.stop - strip.start, ROWS_IN, row
+        rows = part.as_strided(tiles, (ROWS_OUT * row, row, 1), ROWS_OUT * strip.start * row)
         return _times(self.into, rows).view(-1, ROWS_IN, *part.shape[1:])
 
     def _gradient_tiles(self, rows, strip):

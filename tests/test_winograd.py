@@ -3,6 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import golden_net, perturb
+from torch.utils.checkpoint import checkpoint
 
 from hcflow_arch import dense_convs, winograd
 from hcflow_arch.direct_convs import DirectConvs
@@ -115,7 +116,7 @@ def test_where_it_runs(monkeypatch, threads_restored):
         return bool(seen)
     assert runs(40, 40) and not runs(16, 16)  # few multiplications
     assert runs(11, 200) and not runs(13, 200)  # three rows of filling
-    assert not runs(40, 40, threads=2) and runs(48, 80, threads=2)
+    assert not runs(44, 48, threads=2) and runs(48, 80, threads=2)
     assert not runs(40, 40, RRDB(64, 32))  # in planes
     assert not runs(40, 40, RRDB(64, 32).double().to(memory_format=torch.channels_last), torch.float64)
     torch.set_num_threads(1)
@@ -132,3 +133,21 @@ def test_a_network_runs_by_it(convs, monkeypatch):
     with torch.no_grad():
         net.decode(case['lr'], temperature=0)
     assert bool(seen) == (convs == 'winograd')
+
+
+@pytest.mark.parametrize('recompute', [False, True])
+@pytest.mark.usefixtures('convs')
+def test_a_block_is_a_function_like_others(recompute):
+    # one whose output may be changed in its place, which a checkpoint runs again, and a compiler takes whole
+    block = perturb(DenseBlock(4, 3, 3, recompute), 0.3).to(memory_format=torch.channels_last)
+    x = torch.randn(1, 4, 8, 6, requires_grad=True)
+
+    def gradient(run):
+        return torch.autograd.grad(run().sum(), x)[0]
+    wanted = gradient(lambda: block(x).relu())
+    assert wanted.any()
+    assert torch.equal(gradient(lambda: block(x).relu_()), wanted)
+    assert torch.equal(gradient(lambda: checkpoint(block, x, use_reentrant=False).relu()), wanted)
+    with torch.no_grad():
+        compiled = torch.compile(block, fullgraph=True, backend='eager')
+        assert torch.allclose(compiled(x), block(x), atol=1e-5)

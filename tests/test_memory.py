@@ -286,6 +286,12 @@ def test_layout_follows_the_network():
     assert weight.is_contiguous()
 
 
+@pytest.mark.parametrize(('capability', 'channels_last'), [('AVX512', True), ('AVX2', True), ('DEFAULT', False)])
+def test_layout_by_what_a_cpu_can(capability, channels_last, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, 'get_cpu_capability', lambda: capability)
+    assert small_net().levels[0].feature_net.conv_body.weight.is_contiguous() != channels_last
+
+
 def test_frozen_parameters_of_a_dense_block():
     block = DenseBlock(3, 4, 2).double()
     for i, parameter in enumerate(block.parameters()):

@@ -45,6 +45,7 @@ def _backward(ctx, grad):
     if ctx.recompute:
         grown, last_part = _grow(convs, *parts, parameters)
         parts = [*grown.parts, last_part]
+        del grown  # what convolutions read
     weights, last = parameters[::2], num_parameters // 2 - 1
     starts = [0, *(weight.shape[1] for weight in weights)]  # the first channel of x and of each output
     outputs = [weight.shape[0] for weight in weights]

@@ -9,8 +9,9 @@ from .memory_layout import layout_like
 class DirectConvs:
     """conv3x3 and LeakyReLU, forward and backward; for any device, type and layout.
 
-    Another way to convolve has the same methods, and may keep features in a form of its own: a *part*, of an input or
-    an output, as its convolutions read it.
+    Another way to convolve has the same methods, and may keep features in forms of its own: a *part*, of the input or
+    of an output, and what its convolutions read, parts *beside* each other, which only `add` of :meth:`parts_beside`
+    and :meth:`gradients_beside` gives.
 
     Args:
         weight: Of one of the convolutions; it says in which layout.
@@ -61,7 +62,7 @@ class SideBySide:
     Elsewhere, where a convolution copies every slice, they stay apart and are concatenated, which is the faster copy.
 
     Attributes:
-        parts: What was added, in order of channels.
+        parts: What was added, in order of channels; `in_front` of use here alone.
     """
 
     def __init__(self, channels: int, layout: torch.memory_format, in_front: bool = False):
@@ -83,7 +84,7 @@ class SideBySide:
         start, self.filled = self.filled, self.filled + c
         if self.in_front:
             first = self.channels - self.filled
-            self.parts.insert(0, self.buffer[:, first:first + c].copy_(part))
+            self.buffer[:, first:first + c].copy_(part)
             return self.buffer[:, first:]
         self.parts.append(self.buffer[:, start:self.filled].copy_(part))
         return self.buffer[:, :self.filled]

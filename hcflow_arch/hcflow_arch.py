@@ -69,7 +69,7 @@ class HCFlowNet(ChannelsLastModule):
         temperature (float): Sampling temperature of `net(lq)` where none is given. Default: 0; rescaling: 1.
         start (str): Starting values, 'paper' or 'wavelet' (see starts.py). Default: 'paper'.
         memory (str): 'default', or 'low': training keeps only the inputs of dense blocks and flow steps and computes
-            the rest again in backward, for less than a third of the memory. Same numbers. Default: 'default'.
+            the rest again in backward: less than a third is kept. Same numbers. Default: 'default'.
         channels_last (bool): Channels last in memory; None: where faster, on a CPU with AVX2 or AVX-512, whose large
             convolutions then need half the multiplications, and on a GPU with TF32. Default: None.
         compile (bool): Compile the dense blocks with torch.compile (seconds to a minute, once in a process) for what

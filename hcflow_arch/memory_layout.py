@@ -30,7 +30,7 @@ class ChannelsLastModule(nn.Module):
     def lay_out(self, channels_last: bool | None) -> None:
         """Choose the layout: channels last, planes, or (None) by device: where one is faster.
 
-        That is a CPU with AVX2 or AVX-512, whose dense blocks then run by Winograd's convolution, and a GPU that rounds
+        That is a CPU with AVX2 or AVX-512, where large convolutions then run by Winograd's way, and a GPU that rounds
         in its convolutions (TF32, bf16), whose units for it read channels last. The flow's own arithmetic stays in
         planes, of few channels each.
         """

@@ -6,7 +6,8 @@ FILTER are small matrices, whose products are cheap beside the convolution: betw
 1x3 kernel, one for each product, which PyTorch runs as one of six groups. Were both directions of an image transformed,
 more multiplications would be saved, and more than that spent on transforms.
 
-In float32 the error of a dense block is 1.3 times that of the direct way; a whole network's is the same.
+In float32 the error of a dense block is 1.3 to 1.7 times that of the direct way; a whole network's is the same. Errors
+are of the size of the largest values in a tile, so those of single huge values, and what is not finite, spread by rows.
 """
 import math
 from collections.abc import Sequence
@@ -19,14 +20,17 @@ from .memory_layout import is_channels_last
 ROWS_OUT, KERNEL = 4, 3
 ROWS_IN = ROWS_OUT + KERNEL - 1
 POINTS = (0, 1, -1, 0.5, -2)  # and infinity: polynomials are multiplied by their values there; these round little
-STRIP = 4000  # pixels of a strip and thread at least, for which a convolution is as fast as for more
-MIN_MULTIPLICATIONS, MAX_FILLED = 2e8, 0.1  # for less than that, and for more rows of filling, the direct way is faster
+STRIP = 4000  # pixels of a strip and thread, about: a convolution of less is slower, tiles of more leave the cache
+MIN_MULTIPLICATIONS, MAX_FILLED = 1.35e8, 0.1  # for less, and for more rows of filling, the direct way is faster
+TRANSFORMS = 350  # multiplications in whose time one pixel of one channel is transformed
 
 
 def _matrices(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """IN (6, 6), OUT (4, 6) and FILTER (6, 3).
 
-    A product of polynomials is found from their values at points; its transpose is a convolution.
+    Values at six points determine the product of two polynomials: six multiplications. As a linear map of one of the
+    two, given the other (the kernel), transposed, that is a convolution: values of the output's polynomial become OUT,
+    those of the kernel's FILTER, and what finds coefficients from values becomes IN.
     """
     others = [[point for point in POINTS if point != own] for own in POINTS]
     into = [[*_with_roots(roots), 0.] for roots in others] + [_with_roots(POINTS)]
@@ -39,7 +43,7 @@ def _matrices(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
 
 
 def _with_roots(roots):
-    """Coefficients of a polynomial, that of 1 first."""
+    """Coefficients of the polynomial with these roots, that of 1 first, that of the highest power being 1."""
     coefficients = [1.]
     for root in roots:
         coefficients = [higher - root * own for higher, own in zip([0., *coefficients], [*coefficients, 0.],
@@ -69,20 +73,21 @@ class WinogradConvs:
 
     @staticmethod
     def pays(x: torch.Tensor, weights: Sequence[torch.Tensor]) -> bool:
-        """Whether it is the faster way to run convolutions of these weights, by measurement.
+        """Whether it is the faster way to run the convolutions of a dense block, by measurement.
 
-        Few multiplications take less time than starting the transforms, the more so shared by threads, and rows that
-        only fill the last tile cost as much as others. A GPU's libraries choose by themselves, bf16 is too coarse, and
-        a compiler cannot look into the number of threads.
+        Few multiplications take less time than starting the transforms, the more so shared by threads (one and two
+        were tried), and rows that only fill the last tile cost as much as others. A GPU's libraries choose by
+        themselves, bf16 is too coarse, and compilers and tracers would take the choice for one size as that for all.
         """
-        if x.device.type != 'cpu' or x.dtype != torch.float32 or torch.compiler.is_compiling():
+        if (x.device.type != 'cpu' or x.dtype != torch.float32 or torch.compiler.is_compiling()
+                or torch.jit.is_tracing() or not all(map(is_channels_last, weights))):
             return False
-        h, multiplications = x.shape[2], x[:, 0].numel() * sum(weight.numel() for weight in weights)
-        multiplications /= torch.get_num_threads()**2  # seen with one and two
-        return (multiplications >= MIN_MULTIPLICATIONS and -h % ROWS_OUT <= MAX_FILLED * h
-                and all(map(is_channels_last, weights)))
+        saved = sum(weight.numel() for weight in weights) - TRANSFORMS * weights[-1].shape[1]
+        saved *= x[:, 0].numel() / torch.get_num_threads()**2
+        return saved >= MIN_MULTIPLICATIONS and -x.shape[2] % ROWS_OUT <= MAX_FILLED * x.shape[2]
 
     def part(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) -> (4 T + 2, N, W, C)."""
         part = self._empty_part(x, x.shape[1])
         part[1:self.h + 1] = x.permute(2, 0, 3, 1)
         return part
@@ -115,6 +120,7 @@ class WinogradConvs:
         return rows
 
     def leaky_relu(self, y: torch.Tensor, slope: float) -> torch.Tensor:
+        """Rows (4 T, N, W, C) of an output -> (4 T + 2, N, W, C)."""
         part = self._empty_part(y, y.shape[3])
         torch.ops.aten.leaky_relu.out(y[:self.h], slope, out=part[1:self.h + 1])
         return part
@@ -122,8 +128,10 @@ class WinogradConvs:
     def conv_backward(self, beside: 'TilesBeside', part, weight, wanted: tuple[bool, bool, bool]):
         """Gradients in (part without its zeros: rows (4 T, N, W, C), weight, bias), None where not wanted."""
         filters, of_filters, of_bias = self._filters(weight), None, None
-        of_part = part.new_empty(ROWS_OUT * self.num_tiles, *part.shape[1:]) if wanted[0] else None
-        shared = part.new_empty(2 * self.num_tiles, *part.shape[1:])  # rows of a tile that belong to its neighbours
+        of_part = shared = None
+        if wanted[0]:
+            of_part = part.new_empty(ROWS_OUT * self.num_tiles, *part.shape[1:])
+            shared = part.new_empty(2 * self.num_tiles, *part.shape[1:])  # rows of a tile that belong to its neighbours
         for strip, grads in beside:
             of_tiles, *others = torch.ops.aten.convolution_backward(
                 grads, _together(self._tiles(part, strip)), filters, [len(filters)], [1, 1], [0, 1], [1, 1], False,
@@ -140,6 +148,7 @@ class WinogradConvs:
         return of_part, of_weight, None if of_bias is None else of_bias.view(ROWS_IN, -1)[1]
 
     def leaky_relu_backward(self, grad: torch.Tensor, part: torch.Tensor, slope: float) -> torch.Tensor:
+        """Rows (4 T, N, W, C) of what :meth:`conv_backward` gives -> those of an output."""
         rows = self._empty_rows(grad, grad.shape[3])
         torch.ops.aten.leaky_relu_backward.grad_input(grad[:self.h], part[1:self.h + 1], slope, True,
                                                       grad_input=rows[:self.h])

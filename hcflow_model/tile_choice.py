@@ -67,7 +67,7 @@ def memory_needed(net: HCFlowNet, height: int, width: int) -> int:
     finest = net.levels[0]
     context = sum(level.prior[-1].head.weight.shape[1] for level in net.levels)
     widest = max(parameter.shape[0] + parameter.shape[1] for parameter in finest.parameters() if parameter.dim() == 4)
-    return 4 * (3 * context // 2 + 3 * widest + 60) * height * width * (net.scale // 2)**2
+    return 4 * (3 * context // 2 + 7 * widest // 2 + 60) * height * width * (net.scale // 2)**2
 
 
 def free_memory(device: torch.device) -> int | None:

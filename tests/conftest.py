@@ -22,7 +22,7 @@ def device():
 @pytest.fixture(params=['direct', 'winograd'])
 def convs(request, monkeypatch):
     """Runs a test twice: with dense blocks of any size direct, and, on a CPU in float32, by Winograd's convolution."""
-    monkeypatch.setattr(winograd, 'MIN_MULTIPLICATIONS', 0 if request.param == 'winograd' else math.inf)
+    monkeypatch.setattr(winograd, 'MIN_MULTIPLICATIONS', -math.inf if request.param == 'winograd' else math.inf)
     monkeypatch.setattr(winograd, 'MAX_FILLED', math.inf)
     monkeypatch.setattr(memory_layout, '_prefers_channels_last', lambda device: True)
     return request.param

@@ -118,6 +118,10 @@ def test_where_it_runs(monkeypatch, threads_restored):
     assert runs(11, 200) and not runs(13, 200)  # three rows of filling
     assert not runs(44, 48, threads=2) and runs(48, 80, threads=2)
     assert not runs(40, 40, RRDB(64, 32))  # in planes
+    mixed = RRDB(64, 32).to(memory_format=torch.channels_last)
+    for block in mixed.children():
+        block.conv5.weight.data = block.conv5.weight.data.contiguous()
+    assert not runs(40, 40, mixed)
     assert not runs(40, 40, RRDB(64, 32).double().to(memory_format=torch.channels_last), torch.float64)
     torch.set_num_threads(1)
     with torch.autocast('cpu', torch.bfloat16):
@@ -138,7 +142,7 @@ def test_a_network_runs_by_it(convs, monkeypatch):
 @pytest.mark.parametrize('recompute', [False, True])
 @pytest.mark.usefixtures('convs')
 def test_a_block_is_a_function_like_others(recompute):
-    # one whose output may be changed in its place, which a checkpoint runs again, and a compiler takes whole
+    # one whose output may be changed in its place, which a checkpoint runs again, and compilers and tracers take whole
     block = perturb(DenseBlock(4, 3, 3, recompute), 0.3).to(memory_format=torch.channels_last)
     x = torch.randn(1, 4, 8, 6, requires_grad=True)
 
@@ -151,3 +155,6 @@ def test_a_block_is_a_function_like_others(recompute):
     with torch.no_grad():
         compiled = torch.compile(block, fullgraph=True, backend='eager')
         assert torch.allclose(compiled(x), block(x), atol=1e-5)
+        traced = torch.jit.trace(block, x)
+        other = torch.randn(2, 4, 9, 5)
+        assert torch.allclose(traced(other), block(other), atol=1e-5)

@@ -1,7 +1,7 @@
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '([^']+)'", (ROOT / 'hcflow_arch' / '__init__.py').read_text()).group(1)
@@ -13,7 +13,7 @@ setup(
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    packages=['hcflow_arch', 'hcflow_model', 'hcflow_model.commands', 'hcflow_model.preparation'],
+    packages=find_packages(include=['hcflow_arch*', 'hcflow_model*']),
     python_requires='>=3.10,<3.13',  # BasicSR's source package cannot be built on 3.13
     install_requires=[
         'basicsr==1.4.2',

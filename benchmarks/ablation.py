@@ -12,7 +12,7 @@ import torch
 
 from benchmarks import learning
 from hcflow_arch import hcflow_arch as network_module
-from hcflow_arch import starts
+from hcflow_arch.flow import initialization as starts
 
 
 def identity_matrices(steps) -> None:

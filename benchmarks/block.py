@@ -6,9 +6,9 @@ import math
 
 import torch
 
-from hcflow_arch import winograd
-from hcflow_arch.memory_layout import layout_like
-from hcflow_arch.rrdb import ResidualDenseBlock
+from hcflow_arch.convs import winograd
+from hcflow_arch.convs.layout import layout_like
+from hcflow_arch.features.rrdb import ResidualDenseBlock
 
 from . import common
 

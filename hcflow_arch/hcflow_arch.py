@@ -8,19 +8,18 @@ import torch
 import torch.nn as nn
 from basicsr.utils.registry import ARCH_REGISTRY
 
-from .argument_checks import check_counts, check_num_block
-from .conditional_prior import ConditionalGaussian, gaussian_log_prob
-from .couplings import AffineCoupling, ShiftCoupling
+from .checks import check_counts, check_image, check_latents, check_num_block, check_temperature, fit_to_scale
+from .convs.layout import ChannelsLastModule
 from .errors import InputError
-from .feature_net import RegisteredFeatureNet, RRDBFeatureNet
-from .flow_chain import FlowSequential, FlowStep
-from .flow_layers import ActNorm2d
-from .flow_level import HCFlowLevel
-from .image_checks import check_image, check_latents, check_temperature, fit_to_scale
-from .memory_layout import ChannelsLastModule
-from .squeeze_layers import HaarSqueeze, SpaceToDepth
-from .starts import apply_start, fit_start
-from .subnets import FCN, DenseBlock
+from .features.feature_net import RegisteredFeatureNet, RRDBFeatureNet
+from .flow.couplings import AffineCoupling, ShiftCoupling
+from .flow.initialization import apply_start, fit_start
+from .flow.layers import ActNorm2d
+from .flow.level import HCFlowLevel
+from .flow.prior import ConditionalGaussian, gaussian_log_prob
+from .flow.squeeze import HaarSqueeze, SpaceToDepth
+from .flow.steps import FlowSequential, FlowStep
+from .flow.subnets import FCN, DenseBlock
 
 SCALES = (2, 4, 8, 16)
 TASKS = ('sr', 'rescaling')

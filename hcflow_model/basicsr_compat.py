@@ -15,7 +15,7 @@ from collections.abc import Callable
 from copy import deepcopy
 
 from hcflow_arch import InputError
-from hcflow_arch.safe_load import force_weights_only, unsafe_checkpoint
+from hcflow_arch.weights.safe_load import force_weights_only, unsafe_checkpoint
 
 from .safe_yaml import safe_ordered_yaml
 

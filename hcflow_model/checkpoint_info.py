@@ -2,10 +2,10 @@
 import math
 import os
 
-from hcflow_arch.condition import MAX_CONDITION, condition_numbers
-from hcflow_arch.flow_layers import ActNorm2d
-from hcflow_arch.official_weights import is_official_state_dict
-from hcflow_arch.safe_load import load_file
+from hcflow_arch.flow.condition_numbers import MAX_CONDITION, condition_numbers
+from hcflow_arch.flow.layers import ActNorm2d
+from hcflow_arch.weights.official import is_official_state_dict
+from hcflow_arch.weights.safe_load import load_file
 
 from .checkpoints import select_state_dict
 from .pretrained import find_checkpoint, load_pretrained

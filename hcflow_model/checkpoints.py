@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from hcflow_arch import InputError, load_official_state_dict
-from hcflow_arch.official_weights import is_official_state_dict
-from hcflow_arch.safe_load import load_file
+from hcflow_arch.weights.official import is_official_state_dict
+from hcflow_arch.weights.safe_load import load_file
 
 from .files import whole_file
 

@@ -10,7 +10,7 @@ import torch
 from basicsr.utils import get_root_logger
 
 from hcflow_arch import HCFlowNet
-from hcflow_arch.feature_net import RegisteredFeatureNet
+from hcflow_arch.features.feature_net import RegisteredFeatureNet
 
 _RECORDING = threading.Lock()  # a process can record one graph at a time
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from hcflow_arch import HCFlowNet, InputError
-from hcflow_arch.image_checks import fit_to_scale
+from hcflow_arch.checks import fit_to_scale
 
 from .hcflow_loss import NLLLoss
 from .hcflow_rescaling_model import bicubic_guide, round8

@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from hcflow_arch import InputError
-from hcflow_arch.image_checks import check_temperature, fit_to_scale
+from hcflow_arch.checks import check_temperature, fit_to_scale
 
 from . import exploration, exploration_sheets
 from .bicubic import bicubic_resize

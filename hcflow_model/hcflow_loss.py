@@ -10,7 +10,7 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torchvision.models.vgg import cfgs, make_layers
 
 from hcflow_arch import HCFlowCode, InputError
-from hcflow_arch.conditional_prior import gaussian_log_prob
+from hcflow_arch.flow.prior import gaussian_log_prob
 from hcflow_arch.hcflow_arch import LQ_LOG_STD
 
 

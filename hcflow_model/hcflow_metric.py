@@ -18,7 +18,7 @@ from basicsr.utils.matlab_functions import imresize
 from basicsr.utils.registry import METRIC_REGISTRY
 
 from hcflow_arch.errors import InputError
-from hcflow_arch.safe_load import load_problem, weights_only
+from hcflow_arch.weights.safe_load import load_problem, weights_only
 
 # Of each LPIPS network: the ImageNet weights that the package lpips loads through torchvision, and the smallest side
 # in pixels that its pooling layers leave something of.

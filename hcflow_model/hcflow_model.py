@@ -8,8 +8,8 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch.nn.parallel import DistributedDataParallel
 
 from hcflow_arch import InputError
-from hcflow_arch.condition import MAX_CONDITION, largest_condition_number
-from hcflow_arch.image_checks import fit_to_scale
+from hcflow_arch.checks import fit_to_scale
+from hcflow_arch.flow.condition_numbers import MAX_CONDITION, largest_condition_number
 
 from . import stopping
 from .adversarial import Adversary

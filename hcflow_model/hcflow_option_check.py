@@ -6,8 +6,8 @@ from basicsr.models import lr_scheduler
 from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
 
 from hcflow_arch import InputError
+from hcflow_arch.checks import check_temperature
 from hcflow_arch.hcflow_arch import SCALES, TASKS
-from hcflow_arch.image_checks import check_temperature
 
 from . import option_schema
 from .dataset_check import FLAT_DATASETS

@@ -4,7 +4,7 @@ from basicsr.utils import tensor2img
 from basicsr.utils.registry import METRIC_REGISTRY, MODEL_REGISTRY
 
 from hcflow_arch import InputError
-from hcflow_arch.image_checks import check_image, fit_to_scale
+from hcflow_arch.checks import check_image, fit_to_scale
 
 from .bicubic import bicubic_resize
 from .hcflow_model import HCFlowModel

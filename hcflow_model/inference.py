@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from hcflow_arch import HCFlowCode, HCFlowNet, InputError
-from hcflow_arch.image_checks import check_temperature
+from hcflow_arch.checks import check_temperature
 
 from .cuda_graph import RepeatedDecode
 from .image_arrays import check_array, planes, reflected, to_array, to_tensor

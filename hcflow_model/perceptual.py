@@ -6,7 +6,7 @@ import torch
 from basicsr.archs.vgg_arch import VGG_PRETRAIN_PATH
 
 from hcflow_arch import InputError
-from hcflow_arch.safe_load import load_problem, weights_only
+from hcflow_arch.weights.safe_load import load_problem, weights_only
 
 from .hcflow_loss import check_vgg_layers
 from .hcflow_metric import check_lpips_available

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from hcflow_arch import HCFlowNet, InputError
-from hcflow_arch.official_weights import arguments_of, is_official_state_dict, load_official_state_dict
-from hcflow_arch.safe_load import import_safetensors, load_file
+from hcflow_arch.weights.official import arguments_of, is_official_state_dict, load_official_state_dict
+from hcflow_arch.weights.safe_load import import_safetensors, load_file
 
 from . import checkpoints
 from .files import write_bytes

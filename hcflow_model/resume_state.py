@@ -3,7 +3,7 @@ import sys
 from pathlib import Path
 
 from hcflow_arch import InputError
-from hcflow_arch.safe_load import load_file
+from hcflow_arch.weights.safe_load import load_file
 
 
 def load_resume_state(opt: dict) -> dict | None:

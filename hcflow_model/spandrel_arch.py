@@ -5,7 +5,7 @@ import spandrel
 import torch
 
 from hcflow_arch import HCFlowNet, load_official_state_dict
-from hcflow_arch.official_weights import arguments_of, is_official_state_dict
+from hcflow_arch.weights.official import arguments_of, is_official_state_dict
 
 ID = 'HCFlow'
 

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from hcflow_arch import HCFlowNet, InputError
-from hcflow_arch.feature_net import RegisteredFeatureNet
-from hcflow_arch.image_checks import fit_to_scale
-from hcflow_arch.subnets import DenseBlock, ZeroConv2d
+from hcflow_arch.checks import fit_to_scale
+from hcflow_arch.features.feature_net import RegisteredFeatureNet
+from hcflow_arch.flow.subnets import DenseBlock, ZeroConv2d
 
 from .cuda_graph import RepeatedDecode
 from .noise_field import NoiseField

@@ -10,7 +10,7 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from tqdm import tqdm
 
 from hcflow_arch import InputError
-from hcflow_arch.image_checks import check_image
+from hcflow_arch.checks import check_image
 
 from .bicubic import bicubic_resize
 from .hcflow_metric import calculate_nll

@@ -7,8 +7,9 @@ import sys
 import pytest
 import torch
 
-from hcflow_arch import memory_layout, winograd
-from hcflow_arch.safe_load import SWITCHES
+from hcflow_arch.convs import layout as memory_layout
+from hcflow_arch.convs import winograd
+from hcflow_arch.weights.safe_load import SWITCHES
 
 torch.set_num_threads(1)  # tiny tensors: a second thread only waits, ten times slower on a busy machine
 torch.backends.cudnn.allow_tf32 = False  # its 10 bits of mantissa would hide errors of 1e-4

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from hcflow_arch import HCFlowNet, load_official_state_dict
-from hcflow_arch.flow_layers import ActNorm2d
+from hcflow_arch.flow.layers import ActNorm2d
 from hcflow_model import HCFlowModel
 
 DATA = Path(__file__).parent / 'data'

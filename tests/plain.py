@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from hcflow_arch import HCFlowNet
-from hcflow_arch.flow_chain import FlowSequential, FlowStep
-from hcflow_arch.flow_layers import InvertibleConv1x1
-from hcflow_arch.rrdb import RRDB, ResidualDenseBlock
-from hcflow_arch.subnets import FCN, DenseBlock
+from hcflow_arch.features.rrdb import RRDB, ResidualDenseBlock
+from hcflow_arch.flow.layers import InvertibleConv1x1
+from hcflow_arch.flow.steps import FlowSequential, FlowStep
+from hcflow_arch.flow.subnets import FCN, DenseBlock
 
 
 def dense_block(self, x, context=None):

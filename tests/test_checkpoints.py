@@ -22,7 +22,7 @@ from helpers import (
 )
 
 from hcflow_arch import HCFlowNet, InputError
-from hcflow_arch.safe_load import load_file
+from hcflow_arch.weights.safe_load import load_file
 from hcflow_model import HCFlowModel, checkpoints
 from hcflow_model.resume_state import load_resume_state
 

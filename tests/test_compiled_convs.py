@@ -3,8 +3,10 @@ import pytest
 import torch
 from helpers import perturb, random_image, small_net
 
-from hcflow_arch import HCFlowNet, InputError, compiled_convs, dense_convs
-from hcflow_arch.subnets import DenseBlock
+from hcflow_arch import HCFlowNet, InputError
+from hcflow_arch.convs import compiled as compiled_convs
+from hcflow_arch.convs import dense_block as dense_convs
+from hcflow_arch.flow.subnets import DenseBlock
 
 
 @pytest.fixture

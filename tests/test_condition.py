@@ -6,8 +6,8 @@ import torch
 from basicsr.utils import get_root_logger
 from helpers import NLL_OPT, small_net, train, training_model
 
-from hcflow_arch.condition import MAX_CONDITION, condition_numbers, largest_condition_number
-from hcflow_arch.flow_layers import InvertibleConv1x1
+from hcflow_arch.flow.condition_numbers import MAX_CONDITION, condition_numbers, largest_condition_number
+from hcflow_arch.flow.layers import InvertibleConv1x1
 
 
 def test_equals_torch_layer_by_layer():

@@ -3,7 +3,7 @@ import torch
 from helpers import check_flow_layer, perturb
 from torch.distributions import Normal
 
-from hcflow_arch.conditional_prior import ConditionalGaussian
+from hcflow_arch.flow.prior import ConditionalGaussian
 
 
 @pytest.mark.parametrize('bounded', [False, True])

@@ -2,8 +2,8 @@ import pytest
 import torch
 from helpers import check_flow_layer
 
-from hcflow_arch.couplings import AffineCoupling, ShiftCoupling, bounded_log_scale, split_shift_scale
-from hcflow_arch.subnets import FCN, DenseBlock
+from hcflow_arch.flow.couplings import AffineCoupling, ShiftCoupling, bounded_log_scale, split_shift_scale
+from hcflow_arch.flow.subnets import FCN, DenseBlock
 
 
 @pytest.mark.parametrize(('layer', 'shape', 'context_ch'), [

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from helpers import perturb, random_image, small_net
 
 from hcflow_arch.errors import InputError
-from hcflow_arch.feature_net import RegisteredFeatureNet, RRDBFeatureNet
+from hcflow_arch.features.feature_net import RegisteredFeatureNet, RRDBFeatureNet
 
 RRDBNET = {'type': 'RRDBNet', 'scale': 1, 'num_out_ch': 8, 'num_feat': 8, 'num_block': 1, 'num_grow_ch': 4}
 SWINIR = {'type': 'SwinIR', 'upsampler': '', 'embed_dim': 8, 'depths': [1], 'num_heads': [2], 'window_size': 4,

@@ -4,11 +4,11 @@ import pytest
 import torch
 from helpers import check_flow_layer, relative_error
 
-from hcflow_arch.couplings import AffineCoupling, ShiftCoupling
-from hcflow_arch.flow_chain import FlowSequential, FlowStep
-from hcflow_arch.flow_layers import ActNorm2d, FlowLayer, InvertibleConv1x1
-from hcflow_arch.squeeze_layers import HaarSqueeze
-from hcflow_arch.subnets import FCN, DenseBlock
+from hcflow_arch.flow.couplings import AffineCoupling, ShiftCoupling
+from hcflow_arch.flow.layers import ActNorm2d, FlowLayer, InvertibleConv1x1
+from hcflow_arch.flow.squeeze import HaarSqueeze
+from hcflow_arch.flow.steps import FlowSequential, FlowStep
+from hcflow_arch.flow.subnets import FCN, DenseBlock
 
 
 def glow_step(num_channels, num_context_ch=0):

@@ -3,8 +3,8 @@ import pytest
 import torch
 from helpers import random_image
 
+from hcflow_arch.checks import check_image, check_latents, fit_to_scale
 from hcflow_arch.errors import InputError
-from hcflow_arch.image_checks import check_image, check_latents, fit_to_scale
 
 
 @pytest.mark.parametrize(('image', 'message'), [

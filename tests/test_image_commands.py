@@ -14,8 +14,8 @@ import pytest
 import torch
 from helpers import DATA, perturb, small_net
 
-from hcflow_arch import dense_convs
-from hcflow_arch.compiled_convs import handed_on
+from hcflow_arch.convs import dense_block as dense_convs
+from hcflow_arch.convs.compiled import handed_on
 from hcflow_model import HCFlowRescaler, HCFlowUpscaler, files, image_io
 from hcflow_model.commands import main
 from hcflow_model.image_io import read_image, read_image_file, write_image

@@ -19,7 +19,7 @@ import torch
 import yaml
 from helpers import REMOVED, SMALL, demo_options, equal
 
-from hcflow_arch.safe_load import load_file
+from hcflow_arch.weights.safe_load import load_file
 
 KILLS = 30
 SIGNALS = (signal.SIGTERM, signal.SIGINT)

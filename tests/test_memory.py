@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from helpers import perturb, random_image, small_net
 from plain import plain
 
-from hcflow_arch.conv_gradients import conv_backward
-from hcflow_arch.dense_convs import DenseConvs
+from hcflow_arch.convs.dense_block import DenseConvs
+from hcflow_arch.convs.direct import conv_backward
+from hcflow_arch.convs.fcn_tail import hidden_convs
 from hcflow_arch.errors import InputError
-from hcflow_arch.flow_chain import FlowSequential
-from hcflow_arch.hidden_convs import hidden_convs
-from hcflow_arch.subnets import FCN, DenseBlock
+from hcflow_arch.flow.steps import FlowSequential
+from hcflow_arch.flow.subnets import FCN, DenseBlock
 
 MODES = ['default', 'low']
 GT, LQ = random_image(2, 3, 16, 24), random_image(2, 3, 4, 6, seed=1)
@@ -106,7 +106,7 @@ def test_dense_block_reads_gradients_in_the_layout_of_its_weights(recompute, mon
     def backward(grad, *args):
         seen.append(grad)
         return conv_backward(grad, *args)
-    monkeypatch.setattr('hcflow_arch.direct_convs.conv_backward', backward)
+    monkeypatch.setattr('hcflow_arch.convs.direct.conv_backward', backward)
     block(random_image(2, 3, 8, 8)).backward(random_image(2, 6, 8, 8, seed=1))
     assert len(seen) == 5 and all(grad.is_contiguous(memory_format=torch.channels_last) for grad in seen)
 

@@ -4,7 +4,7 @@ from helpers import golden_net, load_golden, random_image, released_names, relea
 
 from hcflow_arch import HCFlowNet, load_official_state_dict
 from hcflow_arch.errors import InputError
-from hcflow_arch.official_weights import is_official_state_dict
+from hcflow_arch.weights.official import is_official_state_dict
 
 SR4 = {'scale': 4, 'task': 'sr', 'num_flow_steps': 13, 'num_cond_steps': 13, 'hidden_channels': 64, 'num_feat': 64,
        'num_block': (7, 7), 'num_grow_ch': 32}

@@ -2,7 +2,7 @@ import pytest
 import torch
 from helpers import check_flow_layer
 
-from hcflow_arch.squeeze_layers import HaarSqueeze, SpaceToDepth
+from hcflow_arch.flow.squeeze import HaarSqueeze, SpaceToDepth
 
 
 @pytest.mark.parametrize('layer', [SpaceToDepth(), HaarSqueeze(2)], ids=['space to depth', 'haar'])

@@ -4,9 +4,9 @@ import torch.nn.functional as F
 from helpers import random_image, small_net
 
 from hcflow_arch.errors import InputError
-from hcflow_arch.flow_layers import ActNorm2d
-from hcflow_arch.squeeze_layers import HaarSqueeze, SpaceToDepth
-from hcflow_arch.starts import averaging_haar
+from hcflow_arch.flow.initialization import averaging_haar
+from hcflow_arch.flow.layers import ActNorm2d
+from hcflow_arch.flow.squeeze import HaarSqueeze, SpaceToDepth
 
 
 def test_averaging_haar_is_the_haar_squeeze():

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from helpers import perturb
 
-from hcflow_arch.flow_layers import ActNorm2d
-from hcflow_arch.subnets import FCN, DenseBlock, ZeroConv2d, xavier_init_
+from hcflow_arch.flow.layers import ActNorm2d
+from hcflow_arch.flow.subnets import FCN, DenseBlock, ZeroConv2d, xavier_init_
 
 
 def test_zero_conv_formula():

@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from helpers import golden_net, perturb, random_image, small_net
 from torch.utils.checkpoint import checkpoint
 
-from hcflow_arch import dense_convs, winograd
-from hcflow_arch.direct_convs import DirectConvs
-from hcflow_arch.rrdb import RRDB
-from hcflow_arch.subnets import DenseBlock
-from hcflow_arch.winograd import MATRICES, WinogradConvs
+from hcflow_arch.convs import dense_block as dense_convs
+from hcflow_arch.convs import winograd
+from hcflow_arch.convs.direct import DirectConvs
+from hcflow_arch.convs.winograd import MATRICES, WinogradConvs
+from hcflow_arch.features.rrdb import RRDB
+from hcflow_arch.flow.subnets import DenseBlock
 
 SIZES = [(1, 1, 1), (2, 3, 5), (1, 4, 2), (2, 9, 6), (3, 16, 7)]
 

@@ -3,7 +3,7 @@ import argparse
 
 from tqdm import tqdm
 
-from hcflow_arch.image_checks import check_temperature
+from hcflow_arch.checks import check_temperature
 
 from ..freed_memory import keep_freed_memory
 from ..image_io import as_depth, automatic_extension, check_format, read_image_file, write_image

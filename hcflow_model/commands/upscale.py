@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from hcflow_arch import InputError
-from hcflow_arch.image_checks import check_temperature
+from hcflow_arch.checks import check_temperature
 
 from ..bf16 import SLOW, has_bf16_instructions
 from ..freed_memory import keep_freed_memory

@@ -3,9 +3,9 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from .conv_gradients import conv_backward
-from .memory_layout import is_channels_last
-from .precision import in_autocast_type
+from .direct import conv_backward
+from .layout import is_channels_last
+from .modes import in_autocast_type
 
 
 class HiddenConvs(torch.autograd.Function):

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from .memory_layout import is_channels_last
+from .layout import is_channels_last
 
 ROWS_OUT, KERNEL = 4, 3
 ROWS_IN = ROWS_OUT + KERNEL - 1

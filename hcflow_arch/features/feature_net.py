@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from basicsr.archs import build_network
 from basicsr.utils.registry import ARCH_REGISTRY
 
-from .errors import InputError
+from hcflow_arch.errors import InputError
+from hcflow_arch.flow.subnets import xavier_init_
+
 from .rrdb import RRDB
-from .subnets import xavier_init_
 
 
 class RRDBFeatureNet(nn.Module):

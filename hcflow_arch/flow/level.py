@@ -5,8 +5,9 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .flow_chain import FlowSequential
-from .memory_layout import layout_like
+from hcflow_arch.convs.layout import layout_like
+
+from .steps import FlowSequential
 
 
 class HCFlowLevel(nn.Module):

@@ -6,10 +6,11 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .dense_convs import dense_convs
-from .flow_layers import ActNorm2d
-from .hidden_convs import hidden_convs
-from .memory_layout import layout_like
+from hcflow_arch.convs.dense_block import dense_convs
+from hcflow_arch.convs.fcn_tail import hidden_convs
+from hcflow_arch.convs.layout import layout_like
+
+from .layers import ActNorm2d
 
 
 def xavier_init_(*convs: nn.Conv2d, scale: float = 0.1) -> None:

@@ -1,12 +1,28 @@
-"""Checks of what is handed to the network, and the one rule for sizes that do not fit its scale."""
+"""Checks of what a network is made from and of what is handed to it, and the one rule for sizes that do not fit."""
 import numbers
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 
-from .capture import is_recording
+from .convs.modes import is_recording
 from .errors import InputError
+
+MAX_COUNT = 4096  # of steps, blocks and channels: a slip of the finger must not fill the memory
+
+
+def check_counts(**counts: int) -> None:
+    """Refuse arguments `network_g.NAME` that are no whole numbers from 1 to MAX_COUNT."""
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_COUNT:
+            raise InputError(f'network_g.{name} is {value!r}; it must be a whole number from 1 to {MAX_COUNT}.')
+
+
+def check_num_block(num_block: Sequence[int]) -> None:
+    """Refuse what are not two numbers of RRDBs."""
+    if isinstance(num_block, str) or not isinstance(num_block, Sequence) or len(num_block) != 2:
+        raise InputError(f'network_g.num_block is {num_block!r}; it takes two numbers of RRDBs, such as [7, 7].')
+    check_counts(**{f'num_block[{i}]': number for i, number in enumerate(num_block)})
 
 
 def check_image(name: str, image: torch.Tensor, num_images: int | None = None, check_range: bool = False) -> None:

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 import torch.nn as nn
 
-from .precision import full_precision
+from hcflow_arch.convs.modes import full_precision
 
 
 class FlowLayer(nn.Module, abc.ABC):

@@ -2,7 +2,7 @@
 import torch
 import torch.nn as nn
 
-from .errors import InputError
+from hcflow_arch.errors import InputError
 
 
 def is_channels_last(tensor: torch.Tensor) -> bool:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn as nn
 
-from .capture import is_recording
-from .flow_layers import ActNorm2d, FlowLayer, InvertibleConv1x1, conv1x1, invert, sum_log_abs_det
-from .recompute import recomputed
+from hcflow_arch.convs.modes import is_recording
+from hcflow_arch.convs.recompute import recomputed
+
+from .layers import ActNorm2d, FlowLayer, InvertibleConv1x1, conv1x1, invert, sum_log_abs_det
 
 
 class FlowStep(FlowLayer):

@@ -2,7 +2,7 @@
 import torch
 import torch.nn as nn
 
-from .flow_layers import FlowLayer
+from .layers import FlowLayer
 
 
 def bounded_log_scale(raw: torch.Tensor) -> torch.Tensor:

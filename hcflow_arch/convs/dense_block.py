@@ -4,10 +4,10 @@ import itertools
 import torch
 from torch.autograd.function import once_differentiable
 
-from .compiled_convs import compiled
-from .direct_convs import DirectConvs
-from .memory_layout import layout_like
-from .precision import in_autocast_type
+from .compiled import compiled
+from .direct import DirectConvs
+from .layout import layout_like
+from .modes import in_autocast_type
 from .winograd import WinogradConvs
 
 NEGATIVE_SLOPE = 0.2  # of the LeakyReLU after the first four convolutions

@@ -5,8 +5,9 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .flow_layers import FlowLayer
-from .precision import full_precision
+from hcflow_arch.convs.modes import full_precision
+
+from .layers import FlowLayer
 
 
 class SpaceToDepth(FlowLayer):

@@ -1,4 +1,7 @@
-"""Mixed precision: subnets and feature nets follow torch.autocast, the arithmetic of the flow never does."""
+"""Modes of PyTorch that code here must know of: autocast, and the recording of CUDA graphs.
+
+Subnets and feature nets follow torch.autocast, the arithmetic of the flow never does.
+"""
 import functools
 
 import torch
@@ -25,3 +28,8 @@ def in_autocast_type(x: torch.Tensor, *parameters: torch.Tensor) -> list[torch.T
     if not torch.is_autocast_enabled(device) or x.dtype == torch.float64:
         return [x, *parameters]
     return [tensor.to(torch.get_autocast_dtype(device)) for tensor in (x, *parameters)]
+
+
+def is_recording(device: torch.device) -> bool:
+    """Whether what is run on a device now becomes part of a CUDA graph, which cannot look at values."""
+    return device.type == 'cuda' and torch.cuda.is_current_stream_capturing()

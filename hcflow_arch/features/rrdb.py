@@ -2,7 +2,7 @@
 import torch
 import torch.nn as nn
 
-from .subnets import DenseBlock
+from hcflow_arch.flow.subnets import DenseBlock
 
 
 class ResidualDenseBlock(DenseBlock):

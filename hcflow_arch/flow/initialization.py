@@ -4,9 +4,10 @@ import math
 import torch
 import torch.nn.functional as F
 
-from .errors import InputError
-from .flow_layers import average_over_processes
-from .squeeze_layers import SpaceToDepth
+from hcflow_arch.errors import InputError
+
+from .layers import average_over_processes
+from .squeeze import SpaceToDepth
 
 STARTS = ('paper', 'wavelet')
 MAX_ROWS = 16384  # pixels of a batch that a prior is fitted to: 14 per unknown of the paper's network

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 import torch
 
-from .errors import InputError
+from hcflow_arch.errors import InputError
+
 from .safe_load import load_file
 
 # names inside the parts that occur in several places

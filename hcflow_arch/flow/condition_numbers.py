@@ -3,7 +3,7 @@ import math
 
 import torch
 
-from .flow_layers import InvertibleConv1x1
+from .layers import InvertibleConv1x1
 
 # Layers run in float32, of relative precision 6e-8. A matrix of condition 1e4 turns that into 6e-4 in its inverse, a
 # sixth of an 8-bit step: a few of them in a chain, and decode no longer restores what encode was given.

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from .errors import InputError
+from hcflow_arch.errors import InputError
 
 SWITCHES = ('TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')  # PyTorch's
 

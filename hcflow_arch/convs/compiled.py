@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from .capture import is_recording
-from .errors import InputError
+from hcflow_arch.errors import InputError
+
+from .modes import is_recording
 
 
 def handed_on(x: torch.Tensor, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor],

@@ -3,9 +3,10 @@ import math
 
 import torch
 
+from hcflow_arch.convs.modes import full_precision
+
 from .couplings import bounded_log_scale, split_shift_scale
-from .flow_layers import FlowLayer
-from .precision import full_precision
+from .layers import FlowLayer
 from .subnets import ZeroConv2d
 
 

@@ -2,8 +2,21 @@
 import torch
 import torch.nn.functional as F
 
-from .conv_gradients import conv_backward
-from .memory_layout import layout_like
+from .layout import layout_like
+
+
+def conv_backward(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, wanted: tuple[bool, bool, bool]):
+    """Gradients in (x, weight, bias) of a convolution that keeps the size, None where not wanted.
+
+    Args:
+        grad: (N, K, H, W), of the output.
+        x: (N, C, H, W), the input.
+        weight: (K, C, k, k), k odd.
+        wanted: Which of the three.
+    """
+    padding = weight.shape[2] // 2
+    return torch.ops.aten.convolution_backward(
+        grad, x, weight, [weight.shape[0]], [1, 1], [padding, padding], [1, 1], False, [0, 0], 1, wanted)
 
 
 class DirectConvs:

@@ -1,0 +1,1 @@
+"""How convolutions run: faster or with less memory, numbers unchanged."""

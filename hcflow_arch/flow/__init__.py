@@ -1,0 +1,1 @@
+"""The flow: layers, couplings, subnets, priors, and what they start from."""

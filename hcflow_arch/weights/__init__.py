@@ -1,0 +1,1 @@
+"""Weights from files: safe loading, and the names of released checkpoints."""

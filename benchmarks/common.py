@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from hcflow_arch import HCFlowNet
-from hcflow_model.freed_memory import keep_freed_memory
+from hcflow_model.utils.memory import keep_freed_memory
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tests'))
 from plain import plain  # noqa: E402  (the plain path is kept with the tests)

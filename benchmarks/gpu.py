@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from hcflow_model.cuda_graph import CudaGraph
+from hcflow_model.inference.cuda_graph import CudaGraph
 
 from . import common
 

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.common import print_table, write_json
 from benchmarks.learning import datasets
-from hcflow_model.pretrained import load_pretrained
+from hcflow_model.checkpoints.pretrained import load_pretrained
 
 TEMPERATURES = (0., 0.9)
 

@@ -17,7 +17,7 @@ from basicsr.archs import build_network
 
 from benchmarks.learning import METRICS, batch, datasets, evaluate
 from hcflow_arch.flow.condition_numbers import largest_condition_number
-from hcflow_model.safe_yaml import read_option_file
+from hcflow_model.options.read import read_option_file
 
 DEMO = Path(__file__).parents[1] / 'options' / 'demo_train_HCFlow_x4.yml'
 

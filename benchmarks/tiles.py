@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from hcflow_model import HCFlowUpscaler
-from hcflow_model.image_io import read_image, write_image
-from hcflow_model.tiling import receptive_field
+from hcflow_model.images.files import read_image, write_image
+from hcflow_model.inference.tiling import receptive_field
 
 IMAGE = Path(__file__).parents[1] / 'tests' / 'data' / 'val_lq_x4' / 'cat.png'
 

@@ -15,9 +15,9 @@ import hcflow_model  # noqa: F401  isort: skip  (first: it makes `import basicsr
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 
-from hcflow_model import option_schema
-from hcflow_model.hcflow_option_check import SCHEDULERS
-from hcflow_model.option_rules import TYPE_NAMES
+from hcflow_model.options import schema as option_schema
+from hcflow_model.options.check_hcflow import SCHEDULERS
+from hcflow_model.options.rules import TYPE_NAMES
 
 sys.path.insert(0, str(Path(__file__).parent))
 import option_texts  # noqa: E402

@@ -10,13 +10,13 @@ from pathlib import Path
 import hcflow_model  # noqa: F401  isort: skip  (first: it makes `import basicsr` work)
 
 from hcflow_arch import InputError
-from hcflow_model.bicubic import bicubic_resize
-from hcflow_model.exploration import decode_8bit, draw_noise, scaled
-from hcflow_model.exploration_job import read_rgb
-from hcflow_model.exploration_sheets import draw_exploration
-from hcflow_model.files import write_bytes
-from hcflow_model.pretrained import load_pretrained
-from hcflow_model.sheet_drawing import encode_png
+from hcflow_model.checkpoints.pretrained import load_pretrained
+from hcflow_model.exploration.job import read_rgb
+from hcflow_model.exploration.latents import decode_8bit, draw_noise, scaled
+from hcflow_model.exploration.sheets import draw_exploration
+from hcflow_model.images.bicubic import bicubic_resize
+from hcflow_model.images.drawing import encode_png
+from hcflow_model.utils.files import write_bytes
 
 ROOT = Path(__file__).parents[1]
 TEMPERATURE, NUM_SAMPLES, SEED = 0.8, 3, 0

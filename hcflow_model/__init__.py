@@ -1,12 +1,12 @@
 """HCFlow's models, losses and metrics for BasicSR: importing this package registers them all."""
 import hcflow_arch  # noqa: F401  isort: skip  (first: it repairs the import of BasicSR and registers the networks)
 
-from .hcflow_loss import LatentLoss, NLLLoss, RandomPerceptualLoss, RelativisticGANLoss
-from .hcflow_metric import calculate_diversity, calculate_lpips, calculate_lr_psnr, calculate_nll
-from .hcflow_model import HCFlowModel
-from .hcflow_rescaling_model import HCFlowRescalingModel
-from .hr_only_dataset import HROnlyDataset
-from .inference import HCFlowRescaler, HCFlowUpscaler
+from .data.hr_only_dataset import HROnlyDataset
+from .inference.upscaler import HCFlowRescaler, HCFlowUpscaler
+from .losses.hcflow_loss import LatentLoss, NLLLoss, RandomPerceptualLoss, RelativisticGANLoss
+from .metrics.hcflow_metric import calculate_diversity, calculate_lpips, calculate_lr_psnr, calculate_nll
+from .models.hcflow_model import HCFlowModel
+from .models.hcflow_rescaling_model import HCFlowRescalingModel
 
 __all__ = ['HCFlowModel', 'HCFlowRescaler', 'HCFlowRescalingModel', 'HCFlowUpscaler', 'HROnlyDataset', 'LatentLoss',
            'NLLLoss', 'RandomPerceptualLoss', 'RelativisticGANLoss', 'calculate_diversity', 'calculate_lpips',

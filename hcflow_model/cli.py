@@ -11,11 +11,10 @@ from contextlib import ExitStack, contextmanager
 from importlib import metadata
 
 from hcflow_arch import InputError
-
-from . import basicsr_compat
-from .ranks import settle
-from .safe_yaml import check_plain, read_option_file
-from .stopping import TrainingStopped, signals_stop_training
+from hcflow_model.options.read import check_plain, read_option_file
+from hcflow_model.pipeline import repairs as basicsr_compat
+from hcflow_model.pipeline.stopping import TrainingStopped, signals_stop_training
+from hcflow_model.utils.distributed import settle
 
 PLUGIN_GROUP = 'basicsr.plugins'
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
@@ -120,17 +119,17 @@ def _run(args: argparse.Namespace) -> None:
         raise InputError(f'plugins is {plugins!r}; it must be a list of module names, such as [realesrgan.archs].')
     load_plugins(plugins)
     basicsr_compat.repair_pipelines()
-    from .data_errors import repair_datasets
-    from .hcflow_model import HCFlowModel
-    from .option_check import check_checkpoints_exist, check_options, check_structure
-    from .run_folders import check_not_in_archive, run_folders
+    from hcflow_model.data.errors import repair_datasets
+    from hcflow_model.models.hcflow_model import HCFlowModel
+    from hcflow_model.options.check import check_checkpoints_exist, check_options, check_structure
+    from hcflow_model.pipeline.run_folders import check_not_in_archive, run_folders
     check_structure(opt, args.command == 'train')
 
     import basicsr.test
     import basicsr.train
     from basicsr.utils.registry import MODEL_REGISTRY
 
-    from .resumable_model import ResumableModel
+    from hcflow_model.models.resumable_model import ResumableModel
     pipeline_module = {'train': basicsr.train, 'test': basicsr.test}[args.command]
     basicsr_parse_options = basicsr.utils.options.parse_options
 
@@ -174,7 +173,7 @@ def _followed_epochs():
     """While BasicSR trains, its sampler is ours."""
     import basicsr.train
 
-    from .epoch_sampler import EpochSampler
+    from hcflow_model.pipeline.sampler import EpochSampler
     before, basicsr.train.EnlargedSampler = basicsr.train.EnlargedSampler, EpochSampler
     try:
         yield

@@ -48,7 +48,7 @@ def torch_switches():
 @pytest.fixture
 def far_pixels_pass(monkeypatch):
     """Untrained networks give pixels far out of [0, 1], which validation counts; here they are not the subject."""
-    monkeypatch.setattr('hcflow_model.sampling.FAR', float('inf'))
+    monkeypatch.setattr('hcflow_model.inference.draw.FAR', float('inf'))
 
 
 @pytest.fixture

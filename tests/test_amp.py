@@ -4,7 +4,7 @@ import torch
 from basicsr.utils import get_root_logger
 from helpers import NLL_OPT, SMALL, perturb, train, training_model
 
-from hcflow_model import hcflow_model
+from hcflow_model.models import hcflow_model
 
 LOSSES = {**NLL_OPT, 'pixel_opt': {'type': 'L1Loss', 'loss_weight': 1.0}}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hcflow_arch import InputError
-from hcflow_model.preparation.array_list import read_array_list
+from hcflow_model.data.prepare.array_list import read_array_list
 
 
 def images(count=3, height=6, width=5):

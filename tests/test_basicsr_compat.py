@@ -7,10 +7,10 @@ import yaml
 from helpers import demo_options
 
 from hcflow_arch import InputError, basicsr_import
-from hcflow_model import basicsr_compat
-from hcflow_model.basicsr_compat import apply_force_yml
-from hcflow_model.resume_state import load_resume_state
-from hcflow_model.safe_yaml import read_option_file, safe_ordered_yaml
+from hcflow_model.options.read import read_option_file, safe_ordered_yaml
+from hcflow_model.pipeline import repairs as basicsr_compat
+from hcflow_model.pipeline.repairs import apply_force_yml
+from hcflow_model.pipeline.resume_state import load_resume_state
 
 
 def test_import_of_basicsr_is_repaired_by_ours():

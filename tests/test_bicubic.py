@@ -2,7 +2,7 @@ import pytest
 import torch
 from basicsr.utils.matlab_functions import imresize
 
-from hcflow_model.bicubic import bicubic_resize
+from hcflow_model.images.bicubic import bicubic_resize
 
 
 @pytest.mark.parametrize('scale', [2, 4, 8])

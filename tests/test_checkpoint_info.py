@@ -7,7 +7,7 @@ import torch
 from helpers import NLL_OPT, load_golden, perturb, released_state_dict, small_net, train, training_model
 
 from hcflow_arch.flow.condition_numbers import condition_numbers
-from hcflow_model.checkpoint_info import checkpoint_info, info_table
+from hcflow_model.checkpoints.info import checkpoint_info, info_table
 from hcflow_model.commands import main
 
 

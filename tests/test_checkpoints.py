@@ -23,8 +23,9 @@ from helpers import (
 
 from hcflow_arch import HCFlowNet, InputError
 from hcflow_arch.weights.safe_load import load_file
-from hcflow_model import HCFlowModel, checkpoints
-from hcflow_model.resume_state import load_resume_state
+from hcflow_model import HCFlowModel
+from hcflow_model.checkpoints import files as checkpoints
+from hcflow_model.pipeline.resume_state import load_resume_state
 
 GOLDEN_SIZE = {'num_flow_steps': 2, 'num_cond_steps': 2, 'hidden_channels': 12, 'num_feat': 8, 'num_block': [1, 1],
                'num_grow_ch': 4}

@@ -17,7 +17,7 @@ from helpers import REMOVED, SMALL, demo_options, small_net
 
 from hcflow_arch import InputError
 from hcflow_model import cli
-from hcflow_model.stopping import TrainingStopped
+from hcflow_model.pipeline.stopping import TrainingStopped
 
 SMALL_NET = {f'network_g.{key}': value for key, value in SMALL.items()}
 

@@ -8,9 +8,11 @@ from basicsr.utils import get_root_logger
 from helpers import L1, NLL_OPT, GraphStandIn, gan_opts, perturb, random_image, small_net, train, training_model
 
 from hcflow_arch import InputError
-from hcflow_model import HCFlowUpscaler, cuda_graph, graphed_update
-from hcflow_model.graphed_update import GraphedGradients
-from hcflow_model.update import gradients
+from hcflow_model import HCFlowUpscaler
+from hcflow_model.inference import cuda_graph
+from hcflow_model.models import graphed_update
+from hcflow_model.models.graphed_update import GraphedGradients
+from hcflow_model.models.update import gradients
 
 LOSSES = {'hcflow+': {**NLL_OPT, 'pixel_opt': L1}, 'hcflow++': {**NLL_OPT, **gan_opts()}}
 NETWORK_D = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 2}

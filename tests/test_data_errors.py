@@ -10,8 +10,8 @@ from basicsr.data.single_image_dataset import SingleImageDataset
 from PIL import Image
 
 from hcflow_arch import InputError
-from hcflow_model.data_errors import NamedErrors, PrefetchGenerator
-from hcflow_model.hr_only_dataset import HROnlyDataset
+from hcflow_model.data.errors import NamedErrors, PrefetchGenerator
+from hcflow_model.data.hr_only_dataset import HROnlyDataset
 
 RGB = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
 
@@ -191,7 +191,7 @@ def test_pipelines_build_them(monkeypatch, tmp_path):
     import basicsr.test
     import basicsr.train
 
-    from hcflow_model.data_errors import repair_datasets
+    from hcflow_model.data.errors import repair_datasets
     for module in (basicsr.train, basicsr.test):
         monkeypatch.setattr(module, 'build_dataset', None)
     repair_datasets()
@@ -205,7 +205,7 @@ def test_pipelines_build_them(monkeypatch, tmp_path):
 def test_models_that_leave_nothing_out_keep_the_check_of_pairs(whole_pairs, monkeypatch, tmp_path):
     import basicsr.train
 
-    from hcflow_model.data_errors import repair_datasets
+    from hcflow_model.data.errors import repair_datasets
     monkeypatch.setattr(basicsr.train, 'build_dataset', None)
     repair_datasets(whole_pairs)
     write(tmp_path, png(BGR))

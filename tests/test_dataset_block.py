@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from hcflow_model.preparation import Settings
-from hcflow_model.preparation.dataset_block import dataset_block
+from hcflow_model.data.prepare import Settings
+from hcflow_model.data.prepare.dataset_block import dataset_block
 
 OUT = Path('datasets') / 'photos'
 

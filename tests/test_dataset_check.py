@@ -7,7 +7,7 @@ import pytest
 from helpers import DATA, change_options
 
 from hcflow_arch import InputError
-from hcflow_model.dataset_check import check_dataset, read_lmdb_meta
+from hcflow_model.options.check_datasets import check_dataset, read_lmdb_meta
 
 LOADER = {'batch_size_per_gpu': 1, 'num_worker_per_gpu': 0, 'use_hflip': True, 'use_rot': False}
 

@@ -21,10 +21,10 @@ from helpers import (
 )
 from torch.nn.functional import avg_pool2d
 
-from hcflow_model import graphed_update
-from hcflow_model.graphed_update import GraphedGradients
-from hcflow_model.ranks import settle
-from hcflow_model.update import gradients
+from hcflow_model.models import graphed_update
+from hcflow_model.models.graphed_update import GraphedGradients
+from hcflow_model.models.update import gradients
+from hcflow_model.utils.distributed import settle
 
 L1 = {'type': 'L1Loss', 'loss_weight': 1.0, 'reduction': 'mean'}
 STARTS = ('paper', 'wavelet')
@@ -111,7 +111,7 @@ def train_with_a_bad_process(rank, root):
     """HCFlow+ with a GAN: in iteration 2 the nll, in 3 the discriminator's loss is not finite on process 1 alone; in
     4 it alone is asked to stop. Leaves what came out in root/RANK.pt."""
     from hcflow_model import HCFlowModel
-    from hcflow_model.stopping import TrainingStopped, signals_stop_training
+    from hcflow_model.pipeline.stopping import TrainingStopped, signals_stop_training
     torch.set_num_threads(1)
     dist.init_process_group('gloo', init_method=f'file://{root}/store', rank=rank, world_size=2)
     torch.manual_seed(rank)

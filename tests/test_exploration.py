@@ -7,7 +7,7 @@ from helpers import perturb, random_image, small_net
 
 from hcflow_arch import InputError
 from hcflow_model import calculate_nll
-from hcflow_model.exploration import (
+from hcflow_model.exploration.latents import (
     WINDOW,
     decode_8bit,
     draw_noise,
@@ -18,7 +18,7 @@ from hcflow_model.exploration import (
     take_apart,
     walk,
 )
-from hcflow_model.hcflow_rescaling_model import bicubic_guide
+from hcflow_model.models.hcflow_rescaling_model import bicubic_guide
 
 
 @pytest.fixture(scope='module')

@@ -9,11 +9,13 @@ import torch
 from helpers import perturb, random_image, small_net
 from PIL import Image
 
-from hcflow_model import calculate_nll, exploration_job, sheet_drawing
+from hcflow_model import calculate_nll
 from hcflow_model.commands import main
-from hcflow_model.exploration_job import animate, read_rgb
-from hcflow_model.hcflow_rescaling_model import bicubic_guide
-from hcflow_model.report import file_hash
+from hcflow_model.exploration import job as exploration_job
+from hcflow_model.exploration.job import animate, read_rgb
+from hcflow_model.images import drawing as sheet_drawing
+from hcflow_model.models.hcflow_rescaling_model import bicubic_guide
+from hcflow_model.validation.report import file_hash
 
 
 def save_network(path, **kwargs):

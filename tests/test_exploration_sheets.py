@@ -5,9 +5,8 @@ import pytest
 import torch
 from helpers import random_image
 
-from hcflow_model import sheet_drawing
-from hcflow_model.exploration import latent_statistics
-from hcflow_model.exploration_sheets import (
+from hcflow_model.exploration.latents import latent_statistics
+from hcflow_model.exploration.sheets import (
     TOP_QUANTILE,
     draw_edit,
     draw_exploration,
@@ -16,7 +15,8 @@ from hcflow_model.exploration_sheets import (
     frame_size,
     rms_error,
 )
-from hcflow_model.sheet_drawing import value_map
+from hcflow_model.images import drawing as sheet_drawing
+from hcflow_model.images.drawing import value_map
 
 
 @pytest.fixture

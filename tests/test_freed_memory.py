@@ -9,8 +9,11 @@ import pytest
 import torch
 from helpers import DATA, perturb, small_net, training_model
 
-from hcflow_model import exploration_job, freed_memory, hcflow_model, tile_choice
 from hcflow_model.commands import downscale, main, restore, upscale
+from hcflow_model.exploration import job as exploration_job
+from hcflow_model.inference import tile_size as tile_choice
+from hcflow_model.models import hcflow_model
+from hcflow_model.utils import memory as freed_memory
 
 SCRIPT = """
 import resource, sys

@@ -21,8 +21,8 @@ from plain import plain
 
 from hcflow_arch import InputError
 from hcflow_model import HCFlowUpscaler
-from hcflow_model.hcflow_model import HCFlowModel
-from hcflow_model.hcflow_rescaling_model import HCFlowRescalingModel
+from hcflow_model.models.hcflow_model import HCFlowModel
+from hcflow_model.models.hcflow_rescaling_model import HCFlowRescalingModel
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 LOSSES = {'sr': {**NLL_OPT, 'pixel_opt': L1}, 'sr with GAN': {**NLL_OPT, 'pixel_opt': L1, **gan_opts()},

@@ -10,8 +10,8 @@ from basicsr.metrics import calculate_metric, calculate_psnr
 from basicsr.utils.matlab_functions import imresize
 
 from hcflow_arch.errors import InputError
-from hcflow_model import hcflow_metric
-from hcflow_model.hcflow_metric import (
+from hcflow_model.metrics import hcflow_metric
+from hcflow_model.metrics.hcflow_metric import (
     LPIPS_NETS,
     calculate_diversity,
     calculate_lpips,

@@ -22,7 +22,7 @@ from helpers import (
 
 from hcflow_arch import InputError
 from hcflow_model import HCFlowModel, HCFlowRescalingModel
-from hcflow_model.hcflow_rescaling_model import bicubic_guide, round8
+from hcflow_model.models.hcflow_rescaling_model import bicubic_guide, round8
 
 pytestmark = pytest.mark.usefixtures('far_pixels_pass')
 METRICS = {'psnr': {'type': 'calculate_psnr', 'crop_border': 0}}
@@ -204,7 +204,7 @@ def test_the_guide_is_made_once(tmp_path, monkeypatch):
         made.append(gt)
         return bicubic_guide(gt, scale)
 
-    monkeypatch.setattr('hcflow_model.hcflow_rescaling_model.bicubic_guide', counted)
+    monkeypatch.setattr('hcflow_model.models.hcflow_rescaling_model.bicubic_guide', counted)
     results = []
     for given in ({}, {'lq': random_image(3, 4, 4)}):
         model = make_model(tmp_path)

@@ -8,7 +8,7 @@ from basicsr.data import build_dataloader, build_dataset
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 
 from hcflow_arch import InputError
-from hcflow_model.hr_only_dataset import HROnlyDataset
+from hcflow_model.data.hr_only_dataset import HROnlyDataset
 
 SIZE = 24  # height; the width is 8 more
 

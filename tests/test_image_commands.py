@@ -16,9 +16,11 @@ from helpers import DATA, perturb, small_net
 
 from hcflow_arch.convs import dense_block as dense_convs
 from hcflow_arch.convs.compiled import handed_on
-from hcflow_model import HCFlowRescaler, HCFlowUpscaler, files, image_io
+from hcflow_model import HCFlowRescaler, HCFlowUpscaler
 from hcflow_model.commands import main
-from hcflow_model.image_io import read_image, read_image_file, write_image
+from hcflow_model.images import files as image_io
+from hcflow_model.images.files import read_image, read_image_file, write_image
+from hcflow_model.utils import files
 
 LQ, GT = DATA / 'val_lq_x4', DATA / 'val_gt'
 NAMES = ['cat.png', 'rocket.png', 'tower.png']

@@ -9,8 +9,16 @@ from helpers import DATA
 from PIL import Image, ImageCms
 
 from hcflow_arch import InputError
-from hcflow_model import files, image_io
-from hcflow_model.image_io import as_depth, automatic_extension, find_images, read_image, read_image_file, write_image
+from hcflow_model.images import files as image_io
+from hcflow_model.images.files import (
+    as_depth,
+    automatic_extension,
+    find_images,
+    read_image,
+    read_image_file,
+    write_image,
+)
+from hcflow_model.utils import files
 
 CAT = DATA / 'val_lq_x4' / 'cat.png'
 BGR = cv2.imread(str(CAT))

@@ -6,9 +6,9 @@ from basicsr.data.transforms import mod_crop
 from basicsr.utils.matlab_functions import imresize
 from helpers import DATA
 
-from hcflow_model.preparation import Settings
-from hcflow_model.preparation.images import bicubic_downscaled, png_file_size, png_size, prepare_image
-from hcflow_model.preparation.sources import find_images
+from hcflow_model.data.prepare import Settings
+from hcflow_model.data.prepare.images import bicubic_downscaled, png_file_size, png_size, prepare_image
+from hcflow_model.data.prepare.sources import find_images
 
 
 def smooth(height, width, seed=0):

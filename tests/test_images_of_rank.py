@@ -8,7 +8,7 @@ from helpers import Images
 from PIL import Image
 
 from hcflow_arch import InputError
-from hcflow_model.images_of_rank import check_cropped_pair, images_of_rank, unique_names
+from hcflow_model.validation.loader import check_cropped_pair, images_of_rank, unique_names
 
 NAMES = ('a', 'b', 'c', 'd', 'e')
 

@@ -5,10 +5,11 @@ import torch
 from helpers import DATA, equal, load_golden, perturb, random_image, small_net
 
 from hcflow_arch import HCFlowNet, InputError
-from hcflow_model import HCFlowRescaler, HCFlowUpscaler, inference
-from hcflow_model.image_io import read_image
-from hcflow_model.noise_field import NoiseField
-from hcflow_model.pretrained import load_pretrained, save_pretrained
+from hcflow_model import HCFlowRescaler, HCFlowUpscaler
+from hcflow_model.checkpoints.pretrained import load_pretrained, save_pretrained
+from hcflow_model.images.files import read_image
+from hcflow_model.inference import upscaler as inference
+from hcflow_model.inference.noise import NoiseField
 
 LR = read_image(DATA / 'val_lq_x4' / 'cat.png')[:20, :30]
 HR = read_image(DATA / 'val_gt' / 'cat.png')[:80, :120]

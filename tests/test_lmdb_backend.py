@@ -9,8 +9,8 @@ from basicsr.utils import FileClient
 from helpers import DATA
 
 from hcflow_arch import InputError
-from hcflow_model.data_errors import NamedErrors
-from hcflow_model.lmdb_backend import LmdbBackend, open_lmdb
+from hcflow_model.data.errors import NamedErrors
+from hcflow_model.data.lmdb import LmdbBackend, open_lmdb
 
 
 @pytest.fixture

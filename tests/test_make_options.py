@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hcflow_model import option_schema, safe_yaml
+from hcflow_model.options import read as safe_yaml
+from hcflow_model.options import schema as option_schema
 
 ROOT = Path(__file__).parents[1]
 SPEC = importlib.util.spec_from_file_location('make_options', ROOT / 'docs' / 'make_options.py')

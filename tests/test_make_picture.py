@@ -9,7 +9,7 @@ import torch
 from helpers import DATA, perturb, small_net
 
 from hcflow_arch import InputError
-from hcflow_model import sheet_drawing
+from hcflow_model.images import drawing as sheet_drawing
 
 DOCS = Path(__file__).parents[1] / 'docs'
 SPEC = importlib.util.spec_from_file_location('make_picture', DOCS / 'make_picture.py')

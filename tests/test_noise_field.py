@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import small_net
 
-from hcflow_model.noise_field import BLOCK, NoiseField
+from hcflow_model.inference.noise import BLOCK, NoiseField
 
 
 @pytest.mark.parametrize('rows,columns', [

@@ -8,7 +8,7 @@ from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY
 from helpers import REMOVED, SMALL, change_options, demo_options, gan_opts
 
 from hcflow_arch import InputError
-from hcflow_model.option_check import check_options, check_structure
+from hcflow_model.options.check import check_options, check_structure
 
 GAN = {'network_d': {'type': 'HCFlowVGGDiscriminator', 'input_size': 64},
        **{f'train.{name}': block for name, block in gan_opts().items()}}

@@ -17,9 +17,11 @@ from basicsr.utils.options import parse_options
 from helpers import DATA, SMALL, perturb, small_net
 from torchvision.models import vgg19
 
-import hcflow_model.hr_only_dataset  # noqa: F401  (registers it)
+import hcflow_model.data.hr_only_dataset  # noqa: F401  (registers it)
 from hcflow_arch import HCFlowNet, HCFlowVGGDiscriminator
-from hcflow_model import option_check, option_schema, safe_yaml
+from hcflow_model.options import check as option_check
+from hcflow_model.options import read as safe_yaml
+from hcflow_model.options import schema as option_schema
 
 OPTIONS = Path(__file__).parents[1] / 'options'
 FILES = sorted(OPTIONS.glob('*.yml'))

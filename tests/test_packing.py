@@ -9,9 +9,9 @@ from basicsr.data import build_dataset
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 
 from hcflow_arch import InputError
-from hcflow_model.preparation import packing
-from hcflow_model.preparation.images import PNG_LEVEL
-from hcflow_model.preparation.packing import PAGE, lmdb_of, lmdb_problem, pack_folder
+from hcflow_model.data.prepare import packing
+from hcflow_model.data.prepare.images import PNG_LEVEL
+from hcflow_model.data.prepare.packing import PAGE, lmdb_of, lmdb_problem, pack_folder
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 import pytest
 from basicsr.data.data_util import paired_paths_from_folder
 
-from hcflow_model import basicsr_compat  # noqa: F401
-from hcflow_model.pairing import build_dataset, paired_paths
+from hcflow_model.data.pairs import build_dataset, paired_paths
+from hcflow_model.pipeline import repairs as basicsr_compat  # noqa: F401
 
 
 def write(root, lq_names, gt_names):

@@ -28,7 +28,7 @@ def test_lpips_weights_are_looked_for_before_training(tmp_path, monkeypatch):
     def no_weights(*args):
         raise InputError('LPIPS needs a file')
 
-    monkeypatch.setattr('hcflow_model.perceptual.check_lpips_available', no_weights)
+    monkeypatch.setattr('hcflow_model.losses.build.check_lpips_available', no_weights)
     opt = cpu_options(tmp_path, SMALL, NLL_OPT)
     opt['val']['metrics'] = {'lpips': {'type': 'calculate_lpips'}}
     with pytest.raises(InputError, match='LPIPS needs a file'):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from hcflow_arch import InputError
-from hcflow_model.preparation import Settings, images, preparation, prepare
-from hcflow_model.preparation.packing import lmdb_problem
-from hcflow_model.preparation.sources import find_images
+from hcflow_model.data.prepare import Settings, images, preparation, prepare
+from hcflow_model.data.prepare.packing import lmdb_problem
+from hcflow_model.data.prepare.sources import find_images
 
 SUB = Settings(4, 32, 32)
 

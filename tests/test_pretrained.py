@@ -5,7 +5,7 @@ import yaml
 from helpers import NLL_OPT, SMALL, equal, golden_net, load_golden, small_net, train, training_model
 
 from hcflow_arch import InputError
-from hcflow_model.pretrained import find_checkpoint, load_pretrained
+from hcflow_model.checkpoints.pretrained import find_checkpoint, load_pretrained
 
 
 def decoded(net):

@@ -16,8 +16,8 @@ from helpers import DATA, NLL_OPT, SMALL, Images, cpu_options, demo_options, per
 
 from hcflow_arch import InputError
 from hcflow_model import HCFlowModel, cli
-from hcflow_model.ranks import settle, together
-from hcflow_model.report import Report
+from hcflow_model.utils.distributed import settle, together
+from hcflow_model.validation.report import Report
 
 PSNR = {'type': 'calculate_psnr', 'crop_border': 0}
 BROKEN = 1  # image that cannot be read in the last case
@@ -213,7 +213,7 @@ def test_one_process_needs_no_others():
 
 def test_an_end_waits_for_the_thread_of_messages(monkeypatch):
     waits = []
-    monkeypatch.setattr('hcflow_model.ranks.time.sleep', waits.append)
+    monkeypatch.setattr('hcflow_model.utils.distributed.time.sleep', waits.append)
     for connected in (False, True):
         monkeypatch.setattr(dist, 'is_initialized', lambda connected=connected: connected)
         settle()

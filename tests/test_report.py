@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hcflow_arch import InputError
-from hcflow_model.report import ImageResults, Report, file_hash
+from hcflow_model.validation.report import ImageResults, Report, file_hash
 
 
 def make_report(tmp_path, names=('Set5', 'Set14'), is_train=False, final=False, seed=3, **more):
@@ -174,7 +174,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr('hcflow_model.files.os.replace', full)
+    monkeypatch.setattr('hcflow_model.utils.files.os.replace', full)
     with pytest.raises(InputError, match='Cannot write .*metrics.csv: No space left on device'):
         report.finish('Set14', None)
     assert (tmp_path / 'results' / 'metrics.csv').read_bytes() == before

@@ -3,7 +3,7 @@ import torch
 import yaml
 
 from hcflow_arch import InputError
-from hcflow_model.resume_state import load_resume_state
+from hcflow_model.pipeline.resume_state import load_resume_state
 
 STATE = {'epoch': 1, 'iter': 5, 'optimizers': [], 'schedulers': []}
 

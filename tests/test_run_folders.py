@@ -4,7 +4,7 @@ import pytest
 from helpers import demo_options
 
 from hcflow_arch import InputError
-from hcflow_model.run_folders import RunFolders, check_not_in_archive, run_folders
+from hcflow_model.pipeline.run_folders import RunFolders, check_not_in_archive, run_folders
 
 
 @pytest.fixture

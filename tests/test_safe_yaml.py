@@ -5,7 +5,7 @@ import yaml
 from bad_inputs import LAUGHS
 
 from hcflow_arch import InputError
-from hcflow_model.safe_yaml import MAX_DEPTH, check_plain, read_option_file, safe_ordered_yaml
+from hcflow_model.options.read import MAX_DEPTH, check_plain, read_option_file, safe_ordered_yaml
 
 
 def load(text):

@@ -3,7 +3,7 @@ import pytest
 import torch
 from helpers import perturb, random_image, small_net
 
-from hcflow_model.sampling import draw
+from hcflow_model.inference.draw import draw
 
 
 class Breaking(torch.nn.Module):

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from hcflow_arch import InputError
-from hcflow_model.preparation.settings import Settings, read_finished, read_settings, write_settings, write_whole
+from hcflow_model.data.prepare.settings import Settings, read_finished, read_settings, write_settings, write_whole
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [

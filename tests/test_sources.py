@@ -9,7 +9,7 @@ from basicsr.utils import imfrombytes
 from PIL import Image
 
 from hcflow_arch import InputError
-from hcflow_model.preparation.sources import LeftOut, find_images, plain_name
+from hcflow_model.data.prepare.sources import LeftOut, find_images, plain_name
 
 NOISE = np.random.default_rng(0).integers(0, 256, (12, 10, 4), np.uint8)
 

@@ -5,7 +5,7 @@ import torch
 from helpers import golden_net, load_golden, perturb, random_image, small_net
 
 from hcflow_model import spandrel_arch
-from hcflow_model.pretrained import save_pretrained
+from hcflow_model.checkpoints.pretrained import save_pretrained
 
 LQ = random_image(1, 3, 9, 13)
 

@@ -7,9 +7,9 @@ import torch
 from helpers import NLL_OPT, loader, random_image, train, training_model
 
 from hcflow_arch import InputError
-from hcflow_model import stopping
-from hcflow_model.resume_state import load_resume_state
-from hcflow_model.stopping import Interrupted, TrainingStopped, at_once, requested, signals_stop_training
+from hcflow_model.pipeline import stopping
+from hcflow_model.pipeline.resume_state import load_resume_state
+from hcflow_model.pipeline.stopping import Interrupted, TrainingStopped, at_once, requested, signals_stop_training
 
 IMAGES = [{'gt': random_image(3, 16, 16), 'lq': random_image(3, 4, 4, seed=1)}]
 

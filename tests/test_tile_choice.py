@@ -8,8 +8,9 @@ from basicsr.utils import get_root_logger
 from helpers import perturb, random_image, small_net
 
 from hcflow_arch import InputError
-from hcflow_model import HCFlowUpscaler, tile_choice
-from hcflow_model.tile_choice import free_memory, in_tiles_that_fit, memory_needed
+from hcflow_model import HCFlowUpscaler
+from hcflow_model.inference import tile_size as tile_choice
+from hcflow_model.inference.tile_size import free_memory, in_tiles_that_fit, memory_needed
 
 
 def runs(errors, tile=None, size=(500, 400), net=None):

@@ -5,10 +5,10 @@ import torch
 from helpers import perturb, random_image, small_net
 
 from hcflow_arch import InputError
-from hcflow_model.cuda_graph import RepeatedDecode
-from hcflow_model.noise_field import NoiseField
-from hcflow_model.sampling import draw
-from hcflow_model.tiling import (
+from hcflow_model.inference.cuda_graph import RepeatedDecode
+from hcflow_model.inference.draw import draw
+from hcflow_model.inference.noise import NoiseField
+from hcflow_model.inference.tiling import (
     TiledNet,
     check_tile,
     decode_tiles,

@@ -7,7 +7,7 @@ from basicsr.utils import get_root_logger
 from helpers import L1, NLL_OPT, adam_states, equal, gan_opts, train, training_batch, training_model, weights_of
 
 from hcflow_arch import InputError
-from hcflow_model.update_guard import UpdateGuard
+from hcflow_model.models.update_guard import UpdateGuard
 
 NET_D = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 2}
 

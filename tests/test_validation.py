@@ -14,7 +14,7 @@ from helpers import L1, NLL_OPT, SMALL, cpu_options, loader, perturb, random_ima
 
 from hcflow_arch import InputError
 from hcflow_model import HCFlowModel, calculate_diversity, calculate_nll
-from hcflow_model.validation import temperature_label
+from hcflow_model.validation.loop import temperature_label
 
 pytestmark = pytest.mark.usefixtures('far_pixels_pass')
 PSNR = {'type': 'calculate_psnr', 'crop_border': 2, 'test_y_channel': False}
@@ -230,7 +230,7 @@ def test_sizes_that_are_no_multiple_of_the_scale(gt_size, tmp_path):
 
 
 def test_lpips_of_images_that_are_too_small(tmp_path, monkeypatch):
-    monkeypatch.setattr('hcflow_model.perceptual.check_lpips_available', lambda *args: None)
+    monkeypatch.setattr('hcflow_model.losses.build.check_lpips_available', lambda *args: None)
     model = make_model(tmp_path, metrics={'lpips': {'type': 'calculate_lpips'}})
     with pytest.raises(InputError, match='image image0: val.metrics.lpips .* needs images of at least 31x31'):
         validate(model)

@@ -14,8 +14,8 @@ from helpers import DATA, NLL_OPT, SMALL, cpu_options, demo_options, loader, per
 
 from hcflow_arch import InputError
 from hcflow_model import HCFlowModel
-from hcflow_model.report import Report
-from hcflow_model.sampling import draw
+from hcflow_model.inference.draw import draw
+from hcflow_model.validation.report import Report
 
 PSNR = {'psnr': {'type': 'calculate_psnr', 'crop_border': 0}}
 NAN, INF = float('nan'), float('inf')
@@ -115,7 +115,7 @@ def test_counts_that_were_seen_once_are_followed(make_model):
 
 
 def test_pixels_far_out_of_range_are_counted(make_model, monkeypatch, tmp_path):
-    monkeypatch.setattr('hcflow_model.sampling.FAR', 50.)
+    monkeypatch.setattr('hcflow_model.inference.draw.FAR', 50.)
     model = make_model(broken=(0,), value=1e4, is_train=False, temperatures=[0.8], num_samples=2)
     rows = validate(model, [pair(), pair(1)])
     assert rows['image0', 't0.8', 'out_of_range']['mean'] == 1.5
@@ -128,7 +128,7 @@ def test_pixels_far_out_of_range_are_counted(make_model, monkeypatch, tmp_path):
 def test_an_nll_that_is_not_finite(make_model, monkeypatch):
     model = make_model(temperatures=[0])
     values = iter([NAN, 2.])
-    monkeypatch.setattr('hcflow_model.validation.calculate_nll', lambda *args, **kwargs: next(values))
+    monkeypatch.setattr('hcflow_model.validation.loop.calculate_nll', lambda *args, **kwargs: next(values))
     validate(model, [pair(), pair(1)])
     assert model.metric_results['nll'] == 2
     assert model.report.problems['set'] == {'image0': ['its nll is nan; it is left out.']}
@@ -160,7 +160,7 @@ def test_images_that_are_too_large_for_a_gpu(make_model, monkeypatch, tmp_path, 
             raise torch.cuda.OutOfMemoryError('CUDA out of memory.')
         return draw(net, lq, *args)
 
-    monkeypatch.setattr('hcflow_model.validation.draw', draw_or_fail)
+    monkeypatch.setattr('hcflow_model.validation.loop.draw', draw_or_fail)
     model = make_model(temperatures=[0], is_train=False)
     large = {'gt': random_image(3, 16, 24), 'lq': random_image(3, 4, 6)}
     with pytest.raises(InputError, match=r'1 image\(s\) left out or measured in part \(1 in set\)'):

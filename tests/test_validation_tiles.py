@@ -5,7 +5,8 @@ import pytest
 import torch
 from helpers import NLL_OPT, RESCALING_OPTS, SMALL, cpu_options, loader, perturb, random_image
 
-from hcflow_model import HCFlowModel, HCFlowRescalingModel, validation
+from hcflow_model import HCFlowModel, HCFlowRescalingModel
+from hcflow_model.validation import loop as validation
 
 pytestmark = pytest.mark.usefixtures('far_pixels_pass')
 PSNR = {'psnr': {'type': 'calculate_psnr', 'crop_border': 4, 'test_y_channel': False}}

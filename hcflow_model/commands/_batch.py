@@ -9,10 +9,9 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from hcflow_arch import InputError
-
-from ..files import WriteError
-from ..image_io import EXTENSIONS, find_images
-from ..tiling import DEFAULT_OVERLAP, check_tile
+from hcflow_model.images.files import EXTENSIONS, find_images
+from hcflow_model.inference.tiling import DEFAULT_OVERLAP, check_tile
+from hcflow_model.utils.files import WriteError
 
 FORMATS = ('auto', 'png', 'jpg', 'webp', 'tif', 'bmp')
 

@@ -1,10 +1,11 @@
 """`hcflow downscale`: make small images that `hcflow restore` makes large again."""
 import argparse
 
-from ..freed_memory import keep_freed_memory
-from ..image_io import read_image_file, write_image
-from ..inference import HCFlowRescaler
-from ..sidecar import Sidecar
+from hcflow_model.images.files import read_image_file, write_image
+from hcflow_model.images.original import Sidecar
+from hcflow_model.inference.upscaler import HCFlowRescaler
+from hcflow_model.utils.memory import keep_freed_memory
+
 from . import _batch
 
 HELP = 'Downscale images by a rescaling network; hcflow restore makes them large again.'

@@ -2,7 +2,8 @@
 import sys
 from pathlib import Path
 
-from ..exploration_job import ExplorationJob
+from hcflow_model.exploration.job import ExplorationJob
+
 from . import _batch
 
 HELP = 'Look at the solution space of an LR image: samples, their spread, likelihood and latents, walks and edits.'

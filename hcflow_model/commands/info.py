@@ -4,7 +4,8 @@ import json
 import math
 import sys
 
-from ..checkpoint_info import checkpoint_info, info_table
+from hcflow_model.checkpoints.info import checkpoint_info, info_table
+
 from . import _batch
 
 HELP = 'Show what a checkpoint holds: task, sizes, iteration, EMA, and whether its weights are sound.'

@@ -7,12 +7,11 @@ from pathlib import Path
 import yaml
 
 from hcflow_arch import InputError
-
-from ..image_io import silent_opencv
-from ..preparation import Settings, prepare
-from ..preparation.dataset_block import GT_SIZE, dataset_block
-from ..preparation.settings import write_whole
-from ..preparation.sources import find_images
+from hcflow_model.data.prepare import Settings, prepare
+from hcflow_model.data.prepare.dataset_block import GT_SIZE, dataset_block
+from hcflow_model.data.prepare.settings import write_whole
+from hcflow_model.data.prepare.sources import find_images
+from hcflow_model.images.files import silent_opencv
 
 HELP = 'Prepare training data: HR and bicubic LR images, sub-images, LMDBs.'
 EXAMPLES = """

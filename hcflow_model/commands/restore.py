@@ -4,11 +4,11 @@ import argparse
 from tqdm import tqdm
 
 from hcflow_arch.checks import check_temperature
+from hcflow_model.images.files import as_depth, automatic_extension, check_format, read_image_file, write_image
+from hcflow_model.images.original import Sidecar, digest
+from hcflow_model.inference.upscaler import HCFlowRescaler, check_seed
+from hcflow_model.utils.memory import keep_freed_memory
 
-from ..freed_memory import keep_freed_memory
-from ..image_io import as_depth, automatic_extension, check_format, read_image_file, write_image
-from ..inference import HCFlowRescaler, check_seed
-from ..sidecar import Sidecar, digest
 from . import _batch
 
 HELP = 'Restore images that hcflow downscale made small.'

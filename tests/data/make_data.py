@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import hcflow_model.basicsr_compat  # noqa: F401  (makes `import basicsr` work on today's torchvision)
+import hcflow_model.pipeline.repairs  # noqa: F401  (makes `import basicsr` work on today's torchvision)
 
 # isort: split
 import cv2

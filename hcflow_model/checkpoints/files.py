@@ -1,0 +1,126 @@
+"""Checkpoints and training states: safe to load, and never half-written."""
+import os
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hcflow_arch import InputError, load_official_state_dict
+from hcflow_arch.weights.official import is_official_state_dict
+from hcflow_arch.weights.safe_load import load_file
+from hcflow_model.utils.files import whole_file
+
+
+def atomic_save(content: object, path: str | os.PathLike) -> None:
+    """torch.save beside the final name, then rename: a kill or a full disk leaves what was there before.
+
+    Raises:
+        InputError: The file cannot be written; says where and why.
+    """
+    path = Path(path)
+    try:
+        with whole_file(path) as file:
+            torch.save(content, file)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        raise InputError(f'Cannot save {path}: {error}. Free some space or make the folder writable; '
+                         'the checkpoints before it are whole.') from error
+
+
+def select_state_dict(content: Mapping, path: str | os.PathLike, param_key: str | None) -> tuple[dict, str | None]:
+    """The state dict in a checkpoint: under its key in BasicSR's files, all of it in bare (released) ones.
+
+    Returns:
+        State dict without `module.` prefixes, and the key it was found under (None: bare).
+    """
+    if {'iter', 'optimizers'} <= content.keys() and 'params' not in content:
+        raise InputError(f'Checkpoint {path} is a training state, which holds no networks; take '
+                         f'models/net_g_{content["iter"]}.pth.')
+    nested = [key for key, value in content.items() if isinstance(value, Mapping)]
+    if nested:
+        if param_key == 'params_ema' and param_key not in nested and 'params' in nested:
+            param_key = 'params'  # no EMA inside
+        if param_key not in nested:
+            raise InputError(f'Checkpoint {path} has no {param_key!r}; it has {nested}. '
+                             'Set path.param_key_g (or param_key_d) to one of them.')
+        content, trained = content[param_key], content.get('params', {})
+        if param_key == 'params_ema':  # an average by BasicSR's SRModel has parameters alone: flags as at its start
+            content = {name: trained.get(name, value) if name.endswith('.initialized') else value
+                       for name, value in content.items()}
+    else:
+        param_key = None
+    not_tensors = [str(name) for name, value in content.items() if not torch.is_tensor(value)]
+    if not_tensors or not content:
+        raise InputError(f'Checkpoint {path} is not a state dict of tensors ({_first(not_tensors) or "it is empty"}).')
+    return {name.removeprefix('module.'): value for name, value in content.items()}, param_key
+
+
+def read_network_weights(path: str | os.PathLike, param_key: str | None) -> tuple[dict, str | None]:
+    """State dict of a network in our naming, from our own or a released checkpoint, and the key it was under."""
+    state_dict, param_key = select_state_dict(load_file(path), path, param_key)
+    if is_official_state_dict(state_dict):
+        state_dict, _ = load_official_state_dict(state_dict)
+    return state_dict, param_key
+
+
+def check_names_and_shapes(net: torch.nn.Module, state_dict: Mapping, path: str | os.PathLike,
+                           advice: str = '') -> None:
+    """Refuse a state dict that does not fit the network, saying what is missing, extra or of another shape.
+
+    Args:
+        net: The network.
+        state_dict: Tensors by name.
+        path: Its file, for the message.
+        advice: What else can be done where some of it fits. Default: nothing.
+    """
+    wanted = net.state_dict()
+    if not wanted.keys() & state_dict.keys():
+        raise InputError(f'Checkpoint {path} does not fit {type(net).__name__}: none of its names is one of this '
+                         f'network ({_first(list(state_dict))}; needed are {_first(list(wanted))}). Is it of another '
+                         'network? Of an experiment, net_g_*.pth are generators and net_d_*.pth discriminators.')
+    missing = [name for name in wanted if name not in state_dict]
+    extra = [name for name in state_dict if name not in wanted]
+    shapes = [f'{name} {tuple(state_dict[name].shape)}, network {tuple(wanted[name].shape)}' for name in wanted
+              if name in state_dict and state_dict[name].shape != wanted[name].shape]
+    if not (missing or extra or shapes):
+        return
+    problems = [f'{len(names)} {what}: {_first(names)}' for names, what in
+                ((missing, 'missing'), (extra, 'too many'), (shapes, 'of another shape')) if names]
+    raise InputError(f'Checkpoint {path} does not fit {type(net).__name__}: {"; ".join(problems)}. '
+                     f'Match the network options (scale first of all) to the checkpoint{advice}.')
+
+
+def check_task(net: torch.nn.Module, state_dict: Mapping, path: str | os.PathLike) -> None:
+    """Refuse a rescaling checkpoint for super-resolution and the reverse: what they share means something else."""
+    wanted, got = ('rescaling' if any(name.endswith('haar_weights') for name in names) else 'sr'
+                   for names in (net.state_dict(), state_dict))
+    if wanted != got and any(name.startswith('levels.') for name in state_dict):
+        raise InputError(f'Checkpoint {path} is a checkpoint for task {got!r}, the network is for {wanted!r}; take the '
+                         'checkpoint or the option file of the other task.')
+
+
+def _first(names: list[str], count: int = 3) -> str:
+    return ', '.join(names[:count]) + (', …' if len(names) > count else '')
+
+
+def random_states() -> dict:
+    """States of all random generators, as tensors and plain values."""
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        'python': random.getstate(),
+        'numpy': (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
+        'torch': torch.get_rng_state(),
+        'cuda': torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_states(states: Mapping) -> None:
+    """Restore what :func:`random_states` gave; CUDA only where the number of GPUs is the same."""
+    version, internal, gauss = states['python']
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, position, has_gauss, cached = states['numpy']
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(states['torch'])
+    if torch.cuda.is_available() and len(states['cuda']) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states['cuda'])

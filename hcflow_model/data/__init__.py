@@ -1,0 +1,1 @@
+"""Datasets, LMDBs, pairs, and the errors of reading them."""

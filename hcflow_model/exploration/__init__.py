@@ -1,0 +1,1 @@
+"""What `hcflow explore` shows of one image."""

@@ -1,0 +1,276 @@
+"""What `hcflow explore` does: checks its arguments, computes, and writes pictures and figures."""
+import argparse
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from basicsr.metrics.psnr_ssim import calculate_psnr
+from basicsr.utils import tensor2img
+from PIL import Image
+from tqdm import tqdm
+
+from hcflow_arch import InputError
+from hcflow_arch.checks import check_temperature, fit_to_scale
+from hcflow_model.checkpoints.pretrained import find_checkpoint, load_pretrained
+from hcflow_model.images.arrays import check_array, planes, to_tensor
+from hcflow_model.images.bicubic import bicubic_resize
+from hcflow_model.images.drawing import encode_png
+from hcflow_model.images.files import read_image, write_image
+from hcflow_model.inference.tile_size import SHARE, free_memory, memory_needed
+from hcflow_model.inference.upscaler import check_seed, find_device
+from hcflow_model.metrics.hcflow_metric import calculate_diversity, calculate_lr_psnr
+from hcflow_model.models.hcflow_rescaling_model import round8
+from hcflow_model.utils.files import write_bytes
+from hcflow_model.utils.memory import keep_freed_memory
+from hcflow_model.validation.loop import BICUBIC, temperature_label
+from hcflow_model.validation.report import aligned, file_hash, json_safe, number, versions
+
+from . import latents as exploration
+from . import sheets as exploration_sheets
+
+MIN_SIDE = 4  # of an LR image: less leaves nothing to measure inside the border
+FRAME_MS, END_MS = 100, 700  # of an animation
+KEPT = 'kept'
+
+
+def read_rgb(path: str | Path) -> torch.Tensor:
+    """An image file as (1, 3, H, W), RGB, float32 in [0, 1]; grey is repeated, alpha left out."""
+    array = check_array(str(path), read_image(path))
+    return to_tensor(array[..., planes(array)[0].channels]).contiguous()  # grey: one channel seen three times
+
+
+class ExplorationJob:
+    """One run of the command.
+
+    Args:
+        args: Its arguments, as argparse gives them.
+
+    Raises:
+        InputError: An argument that is not allowed, a file that is missing or does not fit, one that is there already.
+    """
+
+    def __init__(self, args: argparse.Namespace):
+        self.args = args
+        self.labels = _check_arguments(args)
+        self.name, self.folder = Path(args.input).stem, Path(args.output)
+        self.sheet_path = self.folder / f'{self.name}_sheet.png'
+        self._check_files()
+        self.checkpoint = find_checkpoint(args.weights)
+        device = find_device(args.device)
+        keep_freed_memory(device)
+        self.net = load_pretrained(self.checkpoint, task='sr', param_key=args.param_key, device=device)
+        self.scale = self.net.scale
+        self.lq = read_rgb(args.input)
+        self.gt, self.edited = (None if path is None else self._read_hr(path) for path in (args.gt, args.edit))
+        self._crop()
+        self._check_memory(device)
+        self.lq_on_device = self.lq.to(device)
+        self.files = {}  # {path: content}: written together at the end, so that a stopped run leaves nothing
+
+    def _check_files(self):
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f'-o {self.folder} is a file; give a folder.')
+        given = {Path(path).resolve() for path in (self.args.input, self.args.gt, self.args.edit) if path is not None}
+        names = ['sheet.png', 'explore.json', *(f'{label}_{i + 1}.png' for label, count in self.labels.items()
+                                                for i in range(count))]
+        if self.args.interpolate is not None:
+            names += ['walk.png', self._animation_name()]
+        if self.args.edit is not None:
+            names += ['edit.png', *(f'edit_{content}_{what}.png' for content in ('input', 'own')
+                                    for what in (KEPT, *self.labels))]
+        for path in (self.folder / f'{self.name}_{name}' for name in names):
+            if path.resolve() in given:
+                raise InputError(f'{path} is an input, and would be overwritten; give another folder with -o.')
+            if path.exists() and not self.args.overwrite:
+                raise InputError(f'{path} is there already; give another folder with -o, or --overwrite.')
+
+    def _animation_name(self):
+        extension = self.args.animation
+        return f'walk.{extension}' if extension != 'png' else 'walk_animated.png'
+
+    def _read_hr(self, path):
+        image = read_rgb(path)
+        try:
+            return fit_to_scale(image, self.scale, self.lq)
+        except InputError as error:
+            raise InputError(f'{path} and {self.args.input}: {error}') from error
+
+    def _crop(self):
+        height, width = self.lq.shape[2:]
+        if self.args.crop is not None:
+            x, y, crop_width, crop_height = self.args.crop
+            if min(x, y) < 0 or min(crop_width, crop_height) < 1 or x + crop_width > width or y + crop_height > height:
+                raise InputError(f'--crop {x} {y} {crop_width} {crop_height} does not lie inside the LR image of '
+                                 f'{width}x{height} pixels; give X Y WIDTH HEIGHT in LR pixels.')
+            height, width = crop_height, crop_width
+            self.lq, self.gt, self.edited = (
+                None if image is None else image[:, :, y * s:(y + height) * s, x * s:(x + width) * s]
+                for image, s in ((self.lq, 1), (self.gt, self.scale), (self.edited, self.scale)))
+        if min(height, width) < MIN_SIDE:
+            raise InputError(f'The LR image is {width}x{height} pixels; at least {MIN_SIDE}x{MIN_SIDE} are needed.')
+
+    def _check_memory(self, device):
+        height, width = self.lq.shape[2:]
+        needed, free = memory_needed(self.net, height, width), free_memory(device)
+        if free is not None and needed > SHARE * free:
+            raise InputError(f'An LR image of {width}x{height} pixels needs about {needed / 2**30:.3g} GiB of memory, '
+                             f'and {free / 2**30:.3g} GiB are free; look at a part of it with --crop X Y WIDTH HEIGHT.')
+
+    def explore(self) -> str:
+        """Compute and write everything. Returns the figures as text."""
+        noise = self._draw()
+        rows = self._sample(noise)
+        figures = {label: self._figures(samples) for label, samples in rows.items()}
+        content = {
+            'input': str(self.args.input), 'gt': self.args.gt, 'crop': self.args.crop, 'seed': self.args.seed,
+            'num_samples': self.args.num_samples, 'checkpoint': str(self.checkpoint),
+            'checkpoint_sha256': file_hash(self.checkpoint), 'param_key': self.args.param_key, 'versions': versions(),
+            'temperatures': {label.removeprefix('t'): json_safe(values) for label, values in figures.items()},
+        }
+        captions = {label: _caption(values) for label, values in figures.items()}
+        texts, known, statistics = [_figures_table(figures)], None, ()
+        if self.gt is not None:
+            known = exploration.likelihood(self.net, self.gt.to(self.lq_on_device), self.lq_on_device, self.args.seed)
+            statistics = exploration.latent_statistics(known.latents)
+            terms = {'nll': known.nll, **known.terms}
+            content['nll'] = json_safe(terms)
+            content['latents'] = [{**s._asdict(), **json_safe({key: value for key, value in s._asdict().items()
+                                                               if isinstance(value, float)})} for s in statistics]
+            captions['gt'] = '\n'.join(f'{name} {number(value)}' for name, value in terms.items())
+            texts += [_nll_text(terms), _latents_table(statistics)]
+        self._add('sheet.png', encode_png(exploration_sheets.draw_exploration(
+            self.lq, rows, self.gt, captions, known.latents if known else (), statistics)))
+        if self.args.interpolate is not None:
+            content['walk'] = self._walk(noise)
+        if self.args.edit is not None:
+            content['edit'], text = self._edit()
+            texts.append(text)
+        text = json.dumps(content, indent=2, allow_nan=False) + '\n'
+        self._add('explore.json', text.encode())
+        self._write()
+        return '\n\n'.join(texts)
+
+    def _draw(self):
+        num_samples = max(self.args.num_samples, 1 if self.args.interpolate is None else 2)
+        return exploration.draw_noise(self.net, self.lq_on_device, num_samples, self.args.seed)
+
+    def _sample(self, noise):
+        with torch.no_grad():
+            features = self.net.coarsest_features(self.lq_on_device)
+        rows = {BICUBIC: [round8(bicubic_resize(self.lq, self.scale).clamp(0, 1))]}
+        with tqdm(total=sum(self.labels.values()), unit='image', desc='samples', disable=None) as pbar:
+            for (label, count), temperature in zip(self.labels.items(), self.args.temperatures, strict=True):
+                rows[label] = []
+                for i in range(count):
+                    latents = exploration.scaled(noise[i], temperature)
+                    image = exploration.decode_8bit(self.net, self.lq_on_device, latents, features)
+                    self._add(f'{label}_{i + 1}.png', tensor2img(image))
+                    rows[label].append(image)
+                    pbar.update()
+        return rows
+
+    def _figures(self, samples):
+        images, lq = [tensor2img(sample) for sample in samples], tensor2img(self.lq)
+        figures = {}
+        if self.gt is not None:
+            gt = tensor2img(self.gt)
+            figures['psnr'] = float(np.mean([calculate_psnr(image, gt, self.scale) for image in images]))
+        figures['lr_psnr'] = float(np.mean([calculate_lr_psnr(image, lq, self.scale) for image in images]))
+        if len(images) > 1:
+            figures['diversity'] = calculate_diversity(images)
+        return figures
+
+    def _walk(self, noise):
+        temperature = max(self.args.temperatures)
+        ends = (exploration.scaled(noise[i], temperature) for i in (0, 1))
+        frames = [exploration.decode_8bit(self.net, self.lq_on_device, latents)
+                  for latents in exploration.walk(*ends, self.args.interpolate)]
+        self._add('walk.png', encode_png(exploration_sheets.draw_strip(frames)))
+        self._add(self._animation_name(), animate(frames, self.args.animation))
+        return {'temperature': temperature, 'steps': self.args.interpolate}
+
+    def _edit(self):
+        parts = exploration.take_apart(self.net, self.edited.to(self.lq_on_device), self.lq_on_device)
+        contents = {'input': self.lq_on_device, 'own': parts.own_lq}
+        latents = {KEPT: parts.latents, **{label: exploration.normalize_latents(parts.latents, temperature)
+                                           for label, temperature in zip(self.labels, self.args.temperatures,
+                                                                         strict=True)}}
+        results, figures = {}, {}
+        for name, lq in contents.items():
+            low, results[name] = parts.low(lq), {}
+            for what, z in latents.items():
+                image = exploration.decode_8bit(self.net, low, z)
+                nll = exploration.likelihood(self.net, image.to(lq), lq, self.args.seed).nll
+                lr_psnr = calculate_lr_psnr(tensor2img(image), tensor2img(lq), self.scale)
+                figures[f'{name} {what}'] = {'nll': nll, 'lr_psnr': lr_psnr}
+                results[name][what] = image, _caption(figures[f'{name} {what}'])
+                self._add(f'edit_{name}_{what}.png', tensor2img(image))
+        self._add('edit.png', encode_png(exploration_sheets.draw_edit(
+            self.edited, {name: lq.cpu() for name, lq in contents.items()}, results, self.gt)))
+        lines = [['LR content', 'latents', 'nll', 'lr_psnr']]
+        lines += [[*key.split(), number(values['nll']), number(values['lr_psnr'])] for key, values in figures.items()]
+        return ({'image': str(self.args.edit), 'results': {key: json_safe(values) for key, values in figures.items()}},
+                aligned(lines, num_texts=2))
+
+    def _add(self, name, what):
+        self.files[self.folder / f'{self.name}_{name}'] = what
+
+    def _write(self):
+        for path, what in self.files.items():
+            (write_bytes if isinstance(what, bytes) else write_image)(path, what)
+
+
+def animate(frames: list[torch.Tensor], format_: str) -> bytes:
+    """An endless animation, there and back, of images (1, 3, H, W): the content of a 'gif', 'png' or 'webp' file."""
+    height, width = exploration_sheets.frame_size(*frames[0].shape[2:])
+    images = [Image.fromarray(np.ascontiguousarray(tensor2img(frame)[..., ::-1])).resize((width, height), Image.NEAREST)
+              for frame in frames]
+    last = len(images) - 1
+    order = [*range(last + 1), *range(last - 1, 0, -1)]
+    file = io.BytesIO()
+    images[0].save(file, format=format_, save_all=True, append_images=[images[i] for i in order[1:]], loop=0,
+                   duration=[END_MS if i in (0, last) else FRAME_MS for i in order],
+                   **({'lossless': True} if format_ == 'webp' else {}))
+    return file.getvalue()
+
+
+def _check_arguments(args) -> dict[str, int]:
+    """{label of a temperature: how many samples}."""
+    for temperature in args.temperatures:
+        check_temperature('a value of --temperatures', temperature)
+    labels = {temperature_label(t): 1 if t == 0 else args.num_samples for t in args.temperatures}
+    if len(labels) != len(args.temperatures):
+        raise InputError(f'--temperatures {args.temperatures}: two are equal; give each once.')
+    check_seed(args.seed, '--seed')
+    for name, value, least in (('--num_samples', args.num_samples, 1), ('--interpolate', args.interpolate, 2)):
+        if value is not None and value < least:
+            raise InputError(f'{name} is {value}; it must be a whole number from {least}.')
+    if args.interpolate is not None and max(args.temperatures) == 0:
+        raise InputError('--interpolate walks between two samples, and at temperature 0 there is one; give a '
+                         'temperature above 0.')
+    return labels
+
+
+def _caption(values):
+    return ' '.join(f'{name} {number(value)}' for name, value in values.items())
+
+
+def _figures_table(figures):
+    names = list(dict.fromkeys(name for values in figures.values() for name in values))
+    return aligned([['temperature', *names], *(
+        [label.removeprefix('t'), *(number(values[name]) if name in values else '-' for name in names)]
+        for label, values in figures.items())])
+
+
+def _nll_text(terms):
+    parts = [f'{name} {number(value)}' for name, value in terms.items() if name != 'nll']
+    return f'nll {number(terms["nll"])} bits per HR pixel: {", ".join(parts)}'
+
+
+def _latents_table(statistics):
+    lines = [['latents of the ground truth', 'mean', 'std', 'excess kurtosis', 'beyond 3']]
+    lines += [[f'level {s.level}, {s.channels} channels of {s.width}x{s.height}', f'{s.mean:.4f}', f'{s.std:.4f}',
+               f'{s.excess_kurtosis:.4f}', f'{100 * s.beyond_3:.2f} %'] for s in statistics]
+    return aligned([*lines, ['N(0, 1)', '0.0000', '1.0000', '0.0000', '0.27 %']])

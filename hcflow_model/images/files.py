@@ -1,0 +1,282 @@
+"""Image files to and from arrays: nothing of a file is lost on the way, and no file is ever half-written."""
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from hcflow_arch.errors import InputError
+from hcflow_model.utils.files import write_bytes
+
+from . import png as png_chunks
+
+EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.bmp')
+DEEP_EXTENSIONS = ('.png', '.tif', '.tiff')  # more than 8 bits
+ALPHA_EXTENSIONS = ('.png', '.webp', '.tif', '.tiff')
+MAX_SIDE = {'.webp': 16383, '.jpg': 65500, '.jpeg': 65500}  # pixels; of the others none is met
+PROFILE_EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp')
+QUALITY = {'.jpg': [cv2.IMWRITE_JPEG_QUALITY, 95], '.jpeg': [cv2.IMWRITE_JPEG_QUALITY, 95],
+           '.webp': [cv2.IMWRITE_WEBP_QUALITY, 95]}
+JPEG_SIGNATURE, TIFF_SIGNATURES = b'\xff\xd8', (b'II*\0', b'MM\0*')
+ORIENTATION, PHOTOMETRIC, SAMPLES_PER_PIXEL, EXTRA_SAMPLES = 274, 262, 277, 338  # tags of TIFF, which EXIF shares
+CMYK = 5
+
+
+class ImageFile(NamedTuple):
+    """What an image file holds.
+
+    Attributes:
+        pixels: (H, W) grey, (H, W, 2) grey and alpha, (H, W, 3) BGR or (H, W, 4) BGRA; uint8, uint16 or float32.
+        profile: ICC colour profile, or None.
+        text: Text of a PNG, {keyword: text}.
+    """
+    pixels: np.ndarray
+    profile: bytes | None = None
+    text: dict[str, str] = {}
+
+
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """The pixels of an image file, upright: see :class:`ImageFile` and :func:`read_image_file`."""
+    return read_image_file(path).pixels
+
+
+def read_image_file(path: str | os.PathLike) -> ImageFile:
+    """Read an image file: grey, palette, alpha and CMYK (JPEG), 8 and 16 bits, turned as its EXIF orientation says.
+
+    Raises:
+        InputError: The file is missing, empty, cut off, or holds no image that can be read.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f'Image {path} cannot be read: {error.strerror}.') from error
+    if not content:
+        raise InputError(f'Image {path} is empty (0 bytes); copy or download it again.')
+    text = {}
+    if content.startswith(png_chunks.SIGNATURE):
+        text = png_chunks.read_text(content, path)  # also finds what is cut off or damaged
+    elif content.startswith(JPEG_SIGNATURE):
+        _check_whole_jpeg(content, path)
+    elif content.startswith(TIFF_SIGNATURES):
+        _check_tiff(content, path)
+    pixels, exif, profile = _decode(content)
+    if pixels is None:
+        raise InputError(f'{path} is no image that can be read, or it is cut off or damaged; readable are '
+                         f'{", ".join(EXTENSIONS)}.')
+    if pixels.dtype not in (np.uint8, np.uint16, np.float32):
+        raise InputError(f'Image {path} has pixels of type {pixels.dtype}; allowed are 8 or 16 bits and 32-bit floats.')
+    if content.startswith(png_chunks.SIGNATURE) and content[25] == 4:  # grey and alpha, which OpenCV makes BGRA
+        pixels = pixels[..., 2:]
+    if content.startswith(png_chunks.SIGNATURE) and content[25] == 0:
+        pixels = png_chunks.with_transparent_grey(pixels, content, path)
+    if content.startswith(TIFF_SIGNATURES):  # libtiff turned it
+        exif = b''
+    return ImageFile(np.ascontiguousarray(_upright(pixels, _tiff_tags(exif).get(ORIENTATION, 1))), profile, text)
+
+
+def write_image(path: str | os.PathLike, pixels: np.ndarray, profile: bytes | None = None,
+                text: dict[str, str] | None = None) -> None:
+    """Write an image file under another name and rename it: what was there stays whole until the new file is.
+
+    Args:
+        path: Its extension is the format; folders that are missing are made. JPEG, WebP and BMP hold 8 bits only:
+            deeper pixels are rounded to them; floats become 16 bits where the format is not TIFF.
+        pixels: As in :class:`ImageFile`.
+        profile: ICC colour profile, kept in PNG, JPEG and WebP where it is one for such pixels. Default: None.
+        text: Text for a PNG, {keyword: text}. Default: None.
+
+    Raises:
+        InputError: Unknown format, or alpha in a format without it.
+        WriteError: The file cannot be written.
+    """
+    path = Path(path)
+    extension = path.suffix.lower()
+    check_format(path, pixels)
+    if text and extension != '.png':
+        raise InputError(f'{path}: text is kept in PNG only; give a name that ends in .png.')
+    content = _encode(extension, as_depth(pixels, _depth(extension, pixels.dtype)), profile)
+    if text:
+        content = png_chunks.add_text(content, text)
+    write_bytes(path, content)
+
+
+def check_format(path: Path, pixels: np.ndarray, size: Sequence[int] | None = None) -> None:
+    """Refuse a file name whose format is unknown, does not hold alpha where the pixels have it, or so large an image.
+
+    Args:
+        path: The file.
+        pixels: The image, or one of its kind.
+        size: (height, width) of the image. Default: that of `pixels`.
+    """
+    extension = path.suffix.lower()
+    if extension not in EXTENSIONS:
+        raise InputError(f'{path}: format {extension!r} cannot be written; allowed are {", ".join(EXTENSIONS)}.')
+    if has_alpha(pixels) and extension not in ALPHA_EXTENSIONS:
+        raise InputError(f'{path}: {extension} holds no transparency (alpha), which the image has; allowed are '
+                         f'{", ".join(ALPHA_EXTENSIONS)}.')
+    height, width = size or pixels.shape[:2]
+    if not _holds_size(extension, (height, width)):
+        raise InputError(f'{path}: the image is {height}x{width}, {extension} holds at most {MAX_SIDE[extension]} '
+                         'pixels on a side; take png or tif.')
+
+
+def _holds_size(extension, size):
+    return max(size) <= MAX_SIDE.get(extension, max(size))
+
+
+def has_alpha(pixels: np.ndarray) -> bool:
+    """Whether the last channel is alpha."""
+    return pixels.ndim == 3 and pixels.shape[2] in (2, 4)
+
+
+def as_depth(pixels: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
+    """Pixels of another type: integers span their whole range, floats [0, 1]."""
+    dtype = np.dtype(dtype)
+    if pixels.dtype == dtype:
+        return pixels
+    top_in, top_out = (np.iinfo(kind).max if kind.kind == 'u' else 1 for kind in (pixels.dtype, dtype))
+    values = pixels.astype(np.float32) * np.float32(top_out / top_in)
+    return values.astype(dtype) if dtype.kind == 'f' else values.clip(0, top_out).round().astype(dtype)
+
+
+def resize(pixels: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Pixels at another (height, width): averaged when shrunk, bicubic when enlarged."""
+    height, width = size
+    if (height, width) == pixels.shape[:2]:
+        return pixels
+    shrunk = height < pixels.shape[0] or width < pixels.shape[1]
+    resized = cv2.resize(pixels, (max(width, 1), max(height, 1)),
+                         interpolation=cv2.INTER_AREA if shrunk else cv2.INTER_CUBIC)
+    return resized.reshape(*resized.shape[:2], *pixels.shape[2:])
+
+
+def automatic_extension(path: str | os.PathLike, pixels: np.ndarray, size: Sequence[int] | None = None) -> str:
+    """The extension of `path` where its format holds the pixels without loss of depth or alpha, else .png or .tif.
+
+    `size`: (height, width) of what is to be written. Default: that of `pixels`.
+    """
+    extension = Path(path).suffix.lower()
+    if pixels.dtype == np.float32:
+        return extension if extension in ('.tif', '.tiff') else '.tif'
+    holds_alpha = extension in ALPHA_EXTENSIONS or not has_alpha(pixels)
+    holds_depth = extension in DEEP_EXTENSIONS or pixels.dtype == np.uint8
+    fits = extension in EXTENSIONS and holds_alpha and holds_depth and _holds_size(extension, size or pixels.shape[:2])
+    return extension if fits else '.png'
+
+
+def find_images(folder: str | os.PathLike) -> list[Path]:
+    """All files below a folder whose extension is that of an image, sorted; hidden ones are left out."""
+    return sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in EXTENSIONS and path.is_file()
+                  and not any(part.startswith('.') for part in path.relative_to(folder).parts))
+
+
+def _depth(extension: str, dtype: np.dtype) -> np.dtype:
+    """Type that a format holds pixels of `dtype` in."""
+    if dtype == np.float32 and extension in ('.tif', '.tiff'):
+        return dtype
+    return np.dtype(np.uint8 if dtype == np.uint8 or extension not in DEEP_EXTENSIONS else np.uint16)
+
+
+@contextmanager
+def silent_opencv() -> Iterator[None]:
+    """Within it OpenCV logs nothing in this process."""
+    level = set_log_level(0)
+    try:
+        yield
+    finally:
+        set_log_level(level)
+
+
+def set_log_level(level: int) -> int:
+    """Of OpenCV, 0: silent. Returns the one before."""
+    return getattr(cv2.utils, 'logging', cv2).setLogLevel(level)  # OpenCV 5; before: cv2 itself
+
+
+def _decode(content: bytes) -> tuple[np.ndarray | None, bytes, bytes | None]:
+    """Pixels as stored (None: unreadable), EXIF (b'': none) and colour profile (None: none)."""
+    try:
+        with silent_opencv():  # one clear error follows; OpenCV's own lines would stand before it
+            pixels, kinds, values = cv2.imdecodeWithMetadata(np.frombuffer(content, np.uint8),
+                                                             flags=cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None, b'', None
+    metadata = {int(kind): np.ravel(value).tobytes() for kind, value in zip(kinds, values, strict=True)}
+    return pixels, metadata.get(cv2.IMAGE_METADATA_EXIF, b''), metadata.get(cv2.IMAGE_METADATA_ICCP)
+
+
+def _encode(extension: str, pixels: np.ndarray, profile: bytes | None) -> bytes:
+    if pixels.ndim == 3 and pixels.shape[2] == 2:  # which OpenCV cannot write
+        if extension == '.png':
+            return png_chunks.encode_grey_alpha(pixels)
+        pixels = pixels[..., [0, 0, 0, 1]]
+    space = b'GRAY' if pixels.ndim == 2 else b'RGB '
+    if extension in PROFILE_EXTENSIONS and profile is not None and profile[16:20] == space:
+        done, content = cv2.imencodeWithMetadata(extension, pixels, [cv2.IMAGE_METADATA_ICCP],
+                                                 [np.frombuffer(profile, np.uint8)], QUALITY.get(extension, []))
+    else:
+        done, content = cv2.imencode(extension, pixels, QUALITY.get(extension, []))
+    if not done:
+        raise InputError(f'An image of shape {pixels.shape} and type {pixels.dtype} cannot be written as {extension}.')
+    return content.tobytes()
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn and mirror stored pixels as an EXIF orientation (1 to 8; 1 and others: as stored) says."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
+
+
+def _tiff_tags(content: bytes) -> dict[int, int]:
+    """The short whole numbers of the first directory of a TIFF file, or of EXIF, which is one."""
+    content = content.removeprefix(b'Exif\0\0')
+    order = {b'II': '<', b'MM': '>'}.get(content[:2])
+    tags = {}
+    try:
+        start, = struct.unpack_from(f'{order}I', content, 4)
+        count, = struct.unpack_from(f'{order}H', content, start)
+        for i in range(count):
+            tag, kind, number, value = struct.unpack_from(f'{order}HHIH', content, start + 2 + 12 * i)
+            if (kind, number) == (3, 1):
+                tags[tag] = value
+    except struct.error:  # none, or cut off: what was read so far holds
+        pass
+    return tags
+
+
+def _check_tiff(content: bytes, path) -> None:
+    tags = _tiff_tags(content)
+    kind = None
+    if tags.get(PHOTOMETRIC) == CMYK:
+        kind = 'CMYK'
+    elif tags.get(SAMPLES_PER_PIXEL) == 2 or EXTRA_SAMPLES in tags:  # OpenCV drops alpha, or multiplies colours by it
+        kind = 'with transparency (alpha)'
+    if kind is not None:
+        raise InputError(f'Image {path} is a TIFF {kind}, which cannot be read without loss; save it as PNG.')
+
+
+def _check_whole_jpeg(content: bytes, path) -> None:
+    """Refuse a JPEG without its end: decoders fill in grey for what is missing."""
+    place = 2
+    while place + 4 <= len(content) and content[place] == 0xff:
+        marker, length = content[place + 1], int.from_bytes(content[place + 2:place + 4], 'big')
+        if marker == 0xd9:
+            return
+        place += 1 if marker == 0xff else 2 + length
+        if marker == 0xda:  # image data up to the next marker; 00 and restarts (d0 to d7) belong to it
+            place = content.find(b'\xff', place)
+            while 0 <= place < len(content) - 1 and (content[place + 1] == 0 or 0xd0 <= content[place + 1] <= 0xd7):
+                place = content.find(b'\xff', place + 2)
+            while content[place:place + 2] == b'\xff\xff':  # fill bytes, which any marker may have before it
+                place += 1
+            if content[place:place + 2] == b'\xff\xd9':
+                return
+            if place < 0:
+                break
+    raise InputError(f'Image {path} is cut off or damaged: the end of its JPEG data is missing; copy it again.')

@@ -1,0 +1,312 @@
+"""HCFlow on NumPy images: super-resolution with samples and likelihoods, and rescaling as a pair."""
+import numbers
+import os
+import secrets
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from hcflow_arch import HCFlowCode, HCFlowNet, InputError
+from hcflow_arch.checks import check_temperature
+from hcflow_model.checkpoints.pretrained import load_pretrained, save_pretrained
+from hcflow_model.images.arrays import check_array, planes, reflected, to_array, to_tensor
+
+from .cuda_graph import RepeatedDecode
+from .draw import MAX_REDRAWS
+from .noise import NoiseField
+from .tile_size import in_tiles_that_fit
+from .tiling import DEFAULT_OVERLAP, check_tile, decode_tiles, downscale_tiles, size_multiple, split
+
+
+class HCFlowImages:
+    """What super-resolution and rescaling share; use :class:`HCFlowUpscaler` or :class:`HCFlowRescaler`.
+
+    Images are NumPy arrays as OpenCV has them: (H, W) grey, (H, W, 3) **BGR**, (H, W, 4) BGRA, (H, W, 2) grey and
+    alpha; uint8, uint16, or floats in [0, 1]. What comes back is of the same kind and type. Grey goes through the
+    network as three equal channels and comes back as their mean; alpha goes through it as a grey image of its own,
+    at temperature 0.
+
+    Args:
+        weights (str | Path | HCFlowNet): A checkpoint (.pth or .safetensors), ours or a released one, the folder of an
+            experiment, or a network.
+        device (str | torch.device): Default: CUDA where there is one, else the CPU.
+        tile (int): Largest side of tiles in LR pixels, from 16. Default: None, the whole image at once where it fits
+            into memory, else tiles.
+        overlap (int): Margin of tiles in LR pixels. Default: 16.
+        param_key (str): 'params_ema' (where there is none: 'params') or 'params'. Default: 'params_ema'.
+
+    Raises:
+        InputError: No such checkpoint, or one for another task.
+    """
+
+    task: str
+
+    def __init__(self, weights: str | os.PathLike | HCFlowNet, device: str | torch.device | None = None,
+                 tile: int | None = None, overlap: int = DEFAULT_OVERLAP, param_key: str = 'params_ema'):
+        check_tile('tile', tile)
+        if isinstance(overlap, bool) or not isinstance(overlap, int) or overlap < 0:
+            raise InputError(f'overlap is {overlap!r}; it must be a whole number of LR pixels from 0.')
+        self.device = find_device(device)
+        if isinstance(weights, HCFlowNet):
+            if weights.task != self.task:
+                raise InputError(f'{type(self).__name__} needs a network for task {self.task!r}; this one is for '
+                                 f'{weights.task!r}.')
+            self.net = weights.eval().to(self.device)
+        else:
+            self.net = load_pretrained(weights, task=self.task, param_key=param_key, device=self.device)
+        self.tile, self.overlap = tile, overlap
+        self._decode = RepeatedDecode(self.net)
+        self.progress = None  # called with the finished share of the colours, or of the alpha, after each tile
+
+    def save_pretrained(self, path: str | os.PathLike) -> None:
+        """Save the network in one file, .safetensors or .pth, that the constructor takes."""
+        save_pretrained(self.net, path)
+
+    @property
+    def scale(self) -> int:
+        """Ratio of HR to LR size."""
+        return self.net.scale
+
+    def encode(self, hr: np.ndarray, lr: np.ndarray | None = None, seed: int = 0) -> HCFlowCode:
+        """Split an HR image into LR image and latents; see :meth:`HCFlowNet.encode`.
+
+        Args:
+            hr: Grey or BGR, without alpha.
+            lr: Its LR image, for the likelihood. Default: None.
+            seed: Of the dequantization noise (SR). Default: 0.
+
+        Returns:
+            HCFlowCode of tensors (RGB) on the device, for :meth:`decode`.
+        """
+        hr = self._tensor_of('hr', hr)
+        noise = None
+        if self.net.task == 'sr':
+            noise = torch.rand(hr.shape, generator=torch.Generator().manual_seed(check_seed(seed))).to(hr.device)
+        with torch.inference_mode():
+            return self.net.encode(hr, None if lr is None else self._tensor_of('lr', lr), noise)
+
+    def decode(self, lr: np.ndarray | torch.Tensor, latents: Sequence[torch.Tensor]) -> np.ndarray:
+        """The HR image of an LR image and latents, such as those of another image of this size.
+
+        Args:
+            lr: Grey or BGR, without alpha; or an LR image of :meth:`encode`'s result, (1, 3, h, w).
+            latents: As in :meth:`encode`'s result.
+
+        Returns:
+            Of the type of `lr`; BGR float32 where that is a tensor.
+        """
+        is_tensor = torch.is_tensor(lr)
+        with torch.inference_mode():
+            hr = self.net.decode(lr.to(self.device) if is_tensor else self._tensor_of('lr', lr),
+                                 [latent.to(self.device) for latent in latents])
+        if is_tensor:
+            return to_array(hr, 3, np.dtype(np.float32))
+        channels = check_array('lr', lr).shape[2]
+        return to_array(hr, channels, lr.dtype).reshape(*hr.shape[2:], *lr.shape[2:])
+
+    def _tensor_of(self, name, image):
+        array = check_array(name, image)
+        if array.shape[2] in (2, 4):
+            raise InputError(f'{name} has an alpha channel, which has no latents; give it without: image[..., :-1].')
+        return to_tensor(array, self.device)
+
+    def _draw(self, lr: np.ndarray, count: int, temperature: float, seed: int | None) -> list[np.ndarray]:
+        """`count` HR images of an LR image."""
+        array = check_array('image', lr)
+        check_temperature('temperature', temperature)
+        seed = check_seed(seed)
+        height, width = array.shape[:2]
+        out = [np.empty((height * self.scale, width * self.scale, array.shape[2]), array.dtype) for _ in range(count)]
+        for plane in planes(array):
+            part, outs = array[..., plane.channels], [image[..., plane.channels] for image in out]
+            if not plane.is_alpha:
+                self._draw_plane(part, outs, temperature, seed)
+                continue
+            if part.min() == part.max():  # opaque, nearly always: stays exactly so
+                outs[0][...] = part[0, 0]
+            else:
+                self._draw_plane(part, outs[:1], 0., seed)
+            for other in outs[1:]:
+                other[...] = outs[0]
+        return [image.reshape(*image.shape[:2], *lr.shape[2:]) for image in out]
+
+    def _draw_plane(self, part, outs, temperature, seed):
+        def read(rows, columns):
+            return to_tensor(part[rows.start:rows.stop, columns.start:columns.stop], self.device)
+
+        def run(tile, fields, broken):
+            broken.clear()
+            tiles = split(*part.shape[:2], tile, self.overlap, size_multiple(self.net))
+            decoded = decode_tiles(self._decode, read, tiles, list(fields.values()), temperature)
+            for place, field, sr in self._with_progress(decoded, len(tiles) * len(fields)):
+                index = list(fields)[field]
+                if not sr.isfinite().all():
+                    broken.add(index)
+                    continue
+                rows, columns = (slice(own.start * self.scale, own.stop * self.scale)
+                                 for own in (place.rows, place.columns))
+                outs[index][rows, columns] = to_array(sr, part.shape[2], part.dtype)
+
+        # a sample with pixels that are not finite is drawn again, as in validation
+        waiting = range(len(outs))
+        for attempt in range(1 + (MAX_REDRAWS if temperature > 0 else 0)):
+            fields, broken = {index: NoiseField(seed, index + attempt * 2**32) for index in waiting}, set()
+            in_tiles_that_fit(self.net, part.shape[:2], self.tile,
+                              lambda tile, fields=fields, broken=broken: run(tile, fields, broken))
+            waiting = sorted(broken)
+            if not waiting:
+                return
+        raise InputError(f'The network gives pixels that are not finite at temperature {temperature:g}, {attempt + 1} '
+                         'times; lower the temperature or take another checkpoint.')
+
+    def _with_progress(self, steps, count):
+        for done, step in enumerate(steps, 1):
+            yield step
+            if self.progress is not None:
+                self.progress(done / count)
+
+
+class HCFlowUpscaler(HCFlowImages):
+    """Super-resolution: `upscaler(image)` is one plausible HR image, `upscaler.samples(image, 3)` are three.
+
+    Example:
+        >>> upscaler = HCFlowUpscaler('net_g_latest.pth')
+        >>> sr = upscaler(cv2.imread('lr.png'), temperature=0.8, seed=0)
+
+    Images, arguments and errors: see :class:`HCFlowImages`.
+    """
+
+    task = 'sr'
+
+    def __call__(self, image: np.ndarray, temperature: float = 0.8, seed: int | None = 0) -> np.ndarray:
+        """One HR image.
+
+        Args:
+            image: LR image; see the class.
+            temperature: From 0, the network's single best guess, to 1, its full range. Default: 0.8.
+            seed: Of the noise, which is one field for the whole image: with tiles or without, the same seed gives the
+                same image but for the tiles' margins. None: another one every time. Default: 0.
+
+        Returns:
+            (scale * H, scale * W, ...), of the kind and type of `image`.
+        """
+        return self._draw(image, 1, temperature, seed)[0]
+
+    def samples(self, image: np.ndarray, n: int, temperature: float = 0.8, seed: int | None = 0) -> list[np.ndarray]:
+        """`n` HR images, the first being that of a call with the same seed; see :meth:`__call__`."""
+        if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
+            raise InputError(f'n is {n!r}; it must be a whole number of samples from 1.')
+        return self._draw(image, n, temperature, seed)
+
+    def log_likelihood(self, hr: np.ndarray, lr: np.ndarray, seed: int = 0) -> float:
+        """log2 p(hr | lr) per HR pixel: the higher, the likelier. It is minus the nll of training and reports.
+
+        A density of pixels in [0, 1], not a probability, so it can be above 0.
+
+        Args:
+            hr: HR image, without alpha, of any size that belongs to `lr`.
+            lr: LR image, without alpha.
+            seed: Of the dequantization noise. Default: 0.
+
+        Returns:
+            Bits per HR pixel.
+        """
+        return -self.encode(hr, lr, seed).nll.item()
+
+
+class HCFlowRescaler(HCFlowImages):
+    """Rescaling as a pair: `small = rescaler.downscale(image)`, `rescaler.restore(small, image.shape[:2])`.
+
+    Images, arguments and errors: see :class:`HCFlowImages`.
+    """
+
+    task = 'rescaling'
+
+    def downscale(self, image: np.ndarray) -> np.ndarray:
+        """The LR image, rounded to the type of `image`.
+
+        Sizes that are no multiple of the scale are reflected out at the bottom and right: (ceil(H / scale), ...).
+        """
+        array = check_array('image', image)
+        if min(array.shape[:2]) < self.scale:
+            raise InputError(f'image is {array.shape[0]}x{array.shape[1]}, smaller than the scale; give at least '
+                             f'{self.scale}x{self.scale} pixels.')
+        size = tuple(-(-length // self.scale) for length in array.shape[:2])
+        out = np.empty((*size, array.shape[2]), array.dtype)
+        for plane in planes(array):
+            part = array[..., plane.channels]
+            if plane.is_alpha and part.min() == part.max():
+                out[..., plane.channels] = part[0, 0]
+            else:
+                self._downscale_plane(part, out[..., plane.channels], size)
+        return out.reshape(*size, *image.shape[2:])
+
+    def _downscale_plane(self, part, out, size):
+        def read(rows, columns):
+            rows, columns = (range(own.start * self.scale, own.stop * self.scale) for own in (rows, columns))
+            return to_tensor(reflected(part, rows, columns), self.device)
+
+        def run(tile):
+            tiles = split(*size, tile, self.overlap, size_multiple(self.net))
+            for place, lr in self._with_progress(downscale_tiles(self.net, read, tiles), len(tiles)):
+                out[place.rows.start:place.rows.stop, place.columns.start:place.columns.stop] = to_array(
+                    lr, part.shape[2], part.dtype)
+
+        in_tiles_that_fit(self.net, size, self.tile, run)
+
+    def restore(self, lr: np.ndarray, size: tuple[int, int] | None = None, temperature: float | None = None,
+                seed: int | None = 0) -> np.ndarray:
+        """The HR image of an LR image that :meth:`downscale` made.
+
+        Args:
+            lr: LR image; see the class.
+            size: Original (height, width), to which the result is cropped. Default: scale times that of `lr`.
+            temperature: Default: the network's, 1.
+            seed: Of the noise; see :class:`HCFlowUpscaler`. Default: 0.
+
+        Returns:
+            Of the kind and type of `lr`.
+        """
+        array = check_array('lr', lr)
+        whole = tuple(length * self.scale for length in array.shape[:2])
+        if size is not None and len(size) != 2:
+            raise InputError(f'size is {tuple(size)}; it must be (height, width), such as image.shape[:2].')
+        if size is not None and not all(0 <= most - length < self.scale
+                                        for most, length in zip(whole, size, strict=True)):
+            raise InputError(f'size is {tuple(size)}; an LR image of {array.shape[0]}x{array.shape[1]} belongs to HR '
+                             f'images of at most {whole[0]}x{whole[1]}, less than {self.scale} pixels smaller.')
+        height, width = size or whole
+        temperature = self.net.temperature if temperature is None else temperature
+        return self._draw(lr, 1, temperature, seed)[0][:height, :width]
+
+
+def find_device(device: str | torch.device | None = None) -> torch.device:
+    """The device of that name, after trying it; None: CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError: There is no such device here.
+    """
+    cuda = torch.cuda.is_available()
+    try:
+        device = torch.device(device or ('cuda' if cuda else 'cpu'))
+    except RuntimeError as error:
+        raise InputError(f'device is {device!r}; give cpu, cuda or cuda:1, for example.') from error
+    if device.type == 'cuda' and not cuda:
+        raise InputError(f'device is {str(device)!r}, but PyTorch sees no GPU here; take cpu.')
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, NotImplementedError, AssertionError) as error:  # cuda:7 of one GPU, what is not built in
+        reason = str(error).strip().split('\n')[0]
+        raise InputError(f'device is {str(device)!r}, which cannot be used here ({reason}); give cpu, cuda or cuda:1, '
+                         'for example.') from error
+    return device
+
+
+def check_seed(seed: int | None, name: str = 'seed') -> int:
+    """The seed, a random one for None, after refusing what is none; `name`: how messages call it."""
+    if seed is None:
+        return secrets.randbits(63)  # torch.seed() would also seed PyTorch's own generators anew
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**63:
+        raise InputError(f'{name} is {seed!r}; it must be a whole number from 0 to 2**63 - 1.')
+    return int(seed)

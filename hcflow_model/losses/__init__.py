@@ -1,0 +1,1 @@
+"""Losses, and how option blocks become losses."""

@@ -1,0 +1,1 @@
+"""Models for BasicSR's MODEL_REGISTRY, and how an update of them runs."""

@@ -1,0 +1,113 @@
+"""Image rescaling in BasicSR: the network learns the downscaling whose upscaling restores the original."""
+import torch
+from basicsr.utils import tensor2img
+from basicsr.utils.registry import METRIC_REGISTRY, MODEL_REGISTRY
+
+from hcflow_arch import InputError
+from hcflow_arch.checks import check_image, fit_to_scale
+from hcflow_model.images.bicubic import bicubic_resize
+from hcflow_model.losses.build import IMAGES, build_train_loss
+
+from .hcflow_model import HCFlowModel
+from .update import Losses
+
+
+def round8(image: torch.Tensor) -> torch.Tensor:
+    """Round an image in [0, 1] to 8 bits, as saving it does; gradients pass straight through."""
+    return image + ((image.detach() * 255).round() / 255 - image.detach())
+
+
+def bicubic_guide(gt: torch.Tensor, scale: int) -> torch.Tensor:
+    """MATLAB-like, antialiased bicubic downscaling: (N, 3, H, W) in [0, 1] -> (N, 3, H/scale, W/scale), 8 bits.
+
+    Rounded to 8 bits, because guides that come from files are.
+    """
+    return round8(bicubic_resize(gt, scale, down=True).clamp(0, 1))
+
+
+@MODEL_REGISTRY.register()
+class HCFlowRescalingModel(HCFlowModel):
+    """Downscaling and upscaling as one bijection (HCFlow, rescaling).
+
+    One update per iteration of the sum of `train.lq_opt` (downscaled image to the bicubic one), `latent_opt` (latents
+    to N(0, I)), `pixel_opt` (restored image to the original), `perceptual_opt` and `gan_opt`; a removed block removes
+    its loss. Needs HR images only: where a dataset gives no `lq`, the bicubic guide is made on the fly.
+    """
+
+    task, other_model = 'rescaling', 'HCFlowModel'
+    default_temperatures = (1.0, 0)
+    default_train_temperature = 1.0
+    has_likelihood = False
+
+    def _init_losses(self, train_opt):
+        if train_opt.get('nll_opt'):
+            raise InputError('train.nll_opt: a rescaling network has no likelihood; remove it, or train an SR network '
+                             'with HCFlowModel.')
+        self.cri_lq = build_train_loss(train_opt, 'lq_opt', IMAGES, IMAGES, device=self.device)
+        self.cri_latent = build_train_loss(train_opt, 'latent_opt', [IMAGES], device=self.device)
+        super()._init_losses(train_opt)
+
+    def feed_data(self, data):
+        """Take a batch: gt (N, 3, H, W) in [0, 1] and, where the dataset has it, lq, the bicubic guide."""
+        if 'gt' not in data:
+            raise InputError("Rescaling needs HR images, but the dataset gives none; use a dataset with 'gt', such as "
+                             'PairedImageDataset or HROnlyDataset.')
+        self.gt = data['gt'].to(self.device, non_blocking=True)
+        self.lq_is_ours = 'lq' not in data
+        if 'lq' in data:
+            self.lq = data['lq'].to(self.device, non_blocking=True)
+        else:
+            check_image('gt', self.gt)
+            scale = self.opt['scale']
+            self.lq = bicubic_guide(fit_to_scale(self.gt, scale), scale)
+
+    def generator_losses(self):
+        losses = (self.cri_lq, self.cri_latent, self.cri_pixel, self.cri_perceptual, self.adversary)
+        return [self._rescaling_losses] if any(losses) else []
+
+    def starts_from_data(self):
+        return True
+
+    def _rescaling_losses(self, lq, gt):
+        code = self.net_g(None, gt=gt)
+        losses = {}
+        if self.cri_lq:
+            losses['l_g_lq'] = self.cri_lq(code.lq, lq)
+        if self.cri_latent:
+            losses['l_g_latent'] = self.cri_latent(code.latents)
+        if self.cri_pixel or self.cri_perceptual or self.adversary:
+            restored = self.net_g(round8(code.lq), temperature=self.temperature)
+            if self.cri_pixel:
+                losses['l_g_pix'] = self.cri_pixel(restored, gt)
+            others = self.perceptual_gan_terms(restored, gt)
+            return others._replace(terms={**losses, **others.terms})
+        return Losses(losses)
+
+    def sample_for_discriminator(self):
+        return self.net_g(round8(self.net_g(None, gt=self.gt).lq), temperature=self.temperature)
+
+    def test(self):
+        net = self.net_for_testing()
+        with torch.no_grad(), self.autocast('val'):
+            restored = net(round8(net.encode(self.gt).lq))
+        self.output = restored[:, :, :self.gt.shape[2], :self.gt.shape[3]]
+        self.net_g.train(self.is_train)
+
+    def prepare_case(self, net):
+        """Downscale, round to 8 bits as the saved PNG is, and compare with our own bicubic downscaling.
+
+        Not with the dataset's `lq`, so that results on datasets with and without one are the same.
+        """
+        lq = round8(net.downscale(self.gt).clamp(0, 1))
+        if not lq.isfinite().all():
+            raise InputError('its downscaled image has pixels that are not finite.')
+        scale = self.opt['scale']
+        guide = self.lq if self.lq_is_ours else bicubic_guide(fit_to_scale(self.gt, scale), scale)
+        images = [tensor2img(image) for image in (lq, guide)]
+        results = {}
+        for name, metric in (('lq_psnr_y', 'calculate_psnr'), ('lq_ssim_y', 'calculate_ssim')):
+            if metric == 'calculate_ssim' and min(lq.shape[2:]) < 11:
+                continue  # SSIM's window does not fit
+            results[name] = float(METRIC_REGISTRY.get(metric)(*images, crop_border=0, test_y_channel=True))
+        return {'lq': lq, 'gt': self.gt, 'lq_for_bicubic': guide, 'results': results, 'images': {'lq': lq},
+                'difference': True}

@@ -1,0 +1,165 @@
+"""What a model needs to be left running: whole checkpoints, states to go on from, an end when it is asked to stop."""
+import copy
+import signal
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+from basicsr.models.base_model import BaseModel
+from basicsr.models.sr_model import SRModel
+from basicsr.utils import get_root_logger
+from basicsr.utils.dist_util import master_only
+
+from hcflow_arch import HCFlowNet, InputError
+from hcflow_model.checkpoints import files as checkpoints
+from hcflow_model.pipeline import stopping
+from hcflow_model.pipeline.sampler import EpochSampler
+
+
+class ResumableModel(SRModel):
+    """Saving, loading, resuming and stopping of models that train net_g (with net_g_ema) and, maybe, net_d."""
+
+    epoch = last_iter = 0
+    last_saved = None  # (iteration, its training state)
+
+    def load_network(self, net, load_path, strict=True, param_key='params'):
+        """Load our own checkpoints, BasicSR's of other networks, and the released ones of HCFlow, all by name."""
+        net = self.get_bare_model(net)
+        state_dict, found_key = checkpoints.read_network_weights(load_path, param_key or 'params')
+        logger = get_root_logger()
+        key = 'bare state dict' if found_key is None else f'param key: [{found_key}]'
+        logger.info(f'Loading {type(net).__name__} model from {load_path}, with {key}.')
+        checkpoints.check_task(net, state_dict, load_path)
+        if strict:
+            checkpoints.check_names_and_shapes(
+                net, state_dict, load_path, ', or load what fits of it by path.strict_load_g (or _d): false')
+        else:
+            self._print_different_keys_loading(net, state_dict, strict)
+        net.load_state_dict(state_dict, strict=strict)
+
+    # ---- saving ----
+
+    def save(self, epoch, current_iter):
+        """Networks first, the state that needs them last. By all processes: the state holds the generators of all."""
+        nets, keys = [self.net_g], ['params']
+        if hasattr(self, 'net_g_ema'):
+            nets, keys = [self.net_g, self.net_g_ema], ['params', 'params_ema']
+        self.save_network(nets, 'net_g', current_iter, param_key=keys)
+        if getattr(self, 'adversary', None):
+            self.save_network(self.net_d, 'net_d', current_iter)
+        if current_iter != -1:
+            self._random_states = [checkpoints.random_states()]
+            if self.opt['dist']:
+                self._random_states = [None] * self.opt['world_size']
+                dist.all_gather_object(self._random_states, checkpoints.random_states())
+            self.epoch = epoch
+        self.save_training_state(epoch, current_iter)
+
+    @master_only
+    def save_network(self, net, net_label, current_iter, param_key='params'):
+        nets, keys = (net, param_key) if isinstance(net, list) else ([net], [param_key])
+        weights = {key: {name: value.detach().cpu() for name, value in self.get_bare_model(n).state_dict().items()}
+                   for n, key in zip(nets, keys, strict=True)}
+        network = self.get_bare_model(nets[0])
+        if isinstance(network, HCFlowNet):  # so that the file alone rebuilds it
+            weights.update(network_g={'type': 'HCFlowNet', **network.arguments},
+                           iter=self.last_iter if current_iter == -1 else current_iter)
+        name = 'latest' if current_iter == -1 else current_iter
+        checkpoints.atomic_save(weights, f'{self.opt["path"]["models"]}/{net_label}_{name}.pth')
+
+    def save_training_state(self, epoch, current_iter):
+        if current_iter == -1:
+            return
+        state = {
+            'epoch': epoch,
+            'iter': current_iter,
+            'optimizers': [optimizer.state_dict() for optimizer in self.optimizers],
+            'schedulers': [scheduler.state_dict() for scheduler in self.schedulers],
+            'best_metric_results': getattr(self, 'best_metric_results', {}),
+            'random_states': self._random_states,
+        }
+        if EpochSampler.newest:
+            state['taken'] = EpochSampler.newest.taken
+        self.last_saved = current_iter, state  # on all processes: it decides whether they save again, together
+        self._write_state()
+
+    @master_only
+    def _write_state(self):
+        checkpoints.atomic_save(self.last_saved[1], self._state_path(self.last_saved[0]))
+
+    def _state_path(self, current_iter):
+        return f'{self.opt["path"]["training_states"]}/{current_iter}.state'
+
+    # ---- resuming ----
+
+    def resume_training(self, resume_state):
+        for name, parts in (('optimizers', self.optimizers), ('schedulers', self.schedulers)):
+            if len(resume_state[name]) != len(parts):
+                raise InputError(f'The training state of iteration {resume_state["iter"]} has '
+                                 f'{len(resume_state[name])} {name}, this training {len(parts)}: it was saved with '
+                                 'another set of networks. Use its option file, or start from its networks by '
+                                 'path.pretrain_network_g.')
+        saved = resume_state['optimizers']
+        for optimizer, content in zip(self.optimizers, saved, strict=True):
+            for group, saved_group in zip(optimizer.param_groups, content['param_groups'], strict=False):
+                # how Adam computes belongs to this machine; what it has learned is the state's
+                saved_group.update({key: group.get(key) for key in ('fused', 'foreach', 'capturable')})
+        try:
+            BaseModel.resume_training(self, resume_state)
+        except ValueError as error:  # torch's, of other numbers of parameters
+            raise InputError(f'The training state of iteration {resume_state["iter"]} does not fit the networks of '
+                             f'the option file: {error}.') from error
+        for optimizer in self.optimizers:
+            for parameter, state in optimizer.state.items():  # saved where weights may have another layout in memory,
+                for key, value in state.items():  # which a fused Adam does not take
+                    if torch.is_tensor(value) and value.shape == parameter.shape:
+                        state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        self.best_metric_results = resume_state.get('best_metric_results', {})
+        self.epoch, self.last_iter = resume_state['epoch'], resume_state['iter']
+        states = resume_state.get('random_states', [])
+        states = [states] if isinstance(states, Mapping) else states
+        same_processes = len(states) == self.opt['world_size']  # else each draws from its own seed
+        if same_processes:
+            checkpoints.set_random_states(states[self.opt['rank']])
+        if same_processes and EpochSampler.newest and 'taken' in resume_state:
+            EpochSampler.newest.go_on(resume_state['taken'], states[self.opt['rank']])
+
+    # ---- validation and stopping ----
+
+    def validation(self, dataloader, current_iter, tb_logger, save_img=False):
+        """BasicSR's, which while training leaves the random generators as they were and keeps new best values, also
+        where the state of this iteration is saved already. A signal ends it without delay in a single process."""
+        if not self.is_train:
+            return super().validation(dataloader, current_iter, tb_logger, save_img)
+        before, states = copy.deepcopy(getattr(self, 'best_metric_results', {})), checkpoints.random_states()
+        try:
+            if self.opt['dist']:  # processes that left at different images would wait for each other
+                super().validation(dataloader, current_iter, tb_logger, save_img)
+            else:
+                with stopping.at_once():
+                    super().validation(dataloader, current_iter, tb_logger, save_img)
+        except stopping.Interrupted:
+            checkpoints.set_random_states(states)
+            self.net_g.train()
+            self.stop(min(current_iter, self.last_iter))
+        checkpoints.set_random_states(states)
+        best = getattr(self, 'best_metric_results', {})
+        if self.last_saved and self.last_saved[0] == current_iter and best != before:
+            self.last_saved[1]['best_metric_results'] = best
+            self._write_state()
+
+    def save_now(self, current_iter):
+        """Save everything after an iteration at which BasicSR's loop may not save."""
+        if not self.last_saved or self.last_saved[0] != current_iter:
+            get_root_logger().info('Saving models and training states.')
+            self.save(EpochSampler.newest.epoch if EpochSampler.newest else self.epoch, current_iter)
+        if self.opt['dist']:
+            dist.barrier()  # a process that ended earlier would have the launcher end the one that saves
+
+    def stop(self, current_iter):
+        """Save everything and end training, as a signal asked."""
+        self.save_now(current_iter)
+        signum = stopping.requested() or signal.SIGTERM  # another process was asked
+        raise stopping.TrainingStopped(
+            signum, f'{signal.Signals(signum).name}: training stopped after iteration {current_iter}, which is saved '
+            f'({self._state_path(current_iter)}); the same command with --auto_resume goes on from there')

@@ -1,0 +1,84 @@
+"""One update of the flow: gradients of the parts of a batch, summed, clipped, applied where they are finite."""
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+from basicsr.models.lr_scheduler import MultiStepRestartLR
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from hcflow_model.utils.distributed import average_gradients, broadcast, float_buffers
+
+
+class Losses(NamedTuple):
+    """What an update minimizes the sum of, by log name; values that are only logged; images for the discriminator."""
+    terms: dict[str, torch.Tensor]
+    log_only: dict[str, torch.Tensor] = {}
+    fakes: Sequence[torch.Tensor] = ()
+
+
+def update_generator(model, losses_of: Callable[..., Losses]) -> Losses:
+    """One step of the flow.
+
+    Args:
+        model (HCFlowModel): Whose batch, network and optimizer are used.
+        losses_of: Function of (lq, gt).
+
+    Returns:
+        The losses' values over the batch.
+    """
+    net_g = model.get_bare_model(model.net_g)
+    if model.accumulate > 1 and model.starts_from_data() and not net_g.is_initialized():
+        with torch.no_grad():  # statistics of the whole batch, not of its first part
+            model.net_g(model.lq if model.task == 'sr' else None, gt=model.gt)
+    model.optimizer_g.zero_grad()
+    totals = Losses({}, {}, [])
+    parts = list(zip(model.lq.chunk(model.accumulate), model.gt.chunk(model.accumulate), strict=True))
+    for index, (lq, gt) in enumerate(parts):
+        # gradients of all processes are averaged once, with the last part
+        waits = index < len(parts) - 1 and isinstance(model.net_g, DistributedDataParallel)
+        share = len(gt) / len(model.gt)
+        with model.net_g.no_sync() if waits else nullcontext():
+            losses = (model.graphs or gradients)(model, losses_of, lq, gt, share)
+        for sums, values in zip(totals[:2], losses[:2], strict=True):
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0) + value * share
+        totals.fakes.extend(losses.fakes)
+    model.start_ema()
+    parameters = model.optimizer_g.param_groups[0]['params']
+    if model.averages_gradients():
+        average_gradients(parameters)
+        broadcast(float_buffers(net_g))
+    skip = model.guard.check(parameters, totals.terms)  # clipping would hide infinities
+    if model.grad_clip_value:
+        torch.nn.utils.clip_grad_value_(parameters, model.grad_clip_value)
+    if model.grad_clip_norm:
+        torch.nn.utils.clip_grad_norm_(parameters, model.grad_clip_norm)
+    model.guard.step(model.optimizer_g, skip)
+    return totals
+
+
+def gradients(model, losses_of, lq: torch.Tensor, gt: torch.Tensor, share: float) -> Losses:
+    """Add the gradients of a part of a batch, weighted by its share of it, to those of the parameters.
+
+    Returns:
+        The losses, detached.
+    """
+    with model.autocast('train'):
+        losses = losses_of(lq, gt)
+    (sum(losses.terms.values()) * share).backward()
+    return losses._replace(terms={name: loss.detach() for name, loss in losses.terms.items()})
+
+
+def end_warm_up(optimizers: list[Optimizer], scheduler: LRScheduler, warmup_iter: int) -> None:
+    """Give optimizers their whole learning rate, in iteration `warmup_iter`, after BasicSR has updated it.
+
+    BasicSR (models/base_model.py, update_learning_rate) leaves out the last step of its linear warm-up. Schedules that
+    compute every rate anew do not mind; MultiStepRestartLR, which goes on from what it finds, never got there.
+    """
+    if isinstance(scheduler, MultiStepRestartLR) and warmup_iter > 1 and scheduler.last_epoch not in scheduler.restarts:
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group['lr'] *= warmup_iter / (warmup_iter - 1)

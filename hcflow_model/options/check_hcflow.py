@@ -1,0 +1,188 @@
+"""What the HCFlow models need of an option file beyond what every model needs."""
+import inspect
+
+import torch
+from basicsr.models import lr_scheduler
+from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
+
+from hcflow_arch import InputError
+from hcflow_arch.checks import check_temperature
+from hcflow_arch.hcflow_arch import SCALES, TASKS
+
+from . import schema as option_schema
+from .check_datasets import FLAT_DATASETS
+from .rules import check_block, check_component, check_file_name, check_type, check_value, did_you_mean, require
+
+GAN_TYPES = ('vanilla', 'lsgan', 'wgan', 'wgan_softplus', 'hinge')
+LOSSES_OF_OTHER_TASK = {'sr': ('lq_opt', 'latent_opt'), 'rescaling': ('nll_opt',)}
+SCHEDULERS = {'MultiStepLR': lr_scheduler.MultiStepRestartLR, 'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
+              'CosineAnnealingRestartLR': lr_scheduler.CosineAnnealingRestartLR}
+
+
+def check_hcflow_options(opt: dict) -> None:
+    """Check network, paths, validation and, in training, losses, optimizers and schedule of an HCFlow model."""
+    task = MODEL_REGISTRY.get(opt['model_type']).task
+    for key in opt:  # others may have their own; a slip of the finger is no option of anyone's
+        if key not in option_schema.TOP_LEVEL and did_you_mean(key, option_schema.TOP_LEVEL):
+            raise InputError(f"Unknown option '{key}'{did_you_mean(key, option_schema.TOP_LEVEL)}.")
+    _check_network(opt)
+    for phase, dataset in opt['datasets'].items():
+        if dataset['type'] in FLAT_DATASETS:
+            check_block(f'datasets.{phase}', dataset, option_schema.DATASET, option_schema.DATASET_OF_BASICSR)
+        for key, neutral in (('mean', 0), ('std', 1)):
+            if dataset['type'] in FLAT_DATASETS and any(number != neutral for number in dataset.get(key) or []):
+                raise InputError(f"'datasets.{phase}.{key}' is {dataset[key]!r}; the flow's images are in [0, 1], so "
+                                 'leave it out.')
+    check_block('path', opt['path'], option_schema.PATH, option_schema.PATHS_OF_BASICSR)
+    if opt.get('val') is not None:
+        check_block('val', opt['val'], option_schema.VAL)
+        _drop_empty(opt['val'])
+        opt['val'].setdefault('save_img', False)
+        _check_validation(opt['val'], task)
+    if opt['is_train']:
+        check_block('logger', opt['logger'], option_schema.LOGGER)
+        check_block('train', opt['train'], option_schema.TRAIN)
+        _drop_empty(opt['train'])
+        _check_training(opt['train'], task)
+        _check_accumulate(opt['train'].get('accumulate', 1), opt['datasets']['train'].get('batch_size_per_gpu', 1))
+        _check_gan(opt)
+    for name in ('train', 'val'):
+        amp = (opt.get(name) or {}).get('amp')
+        if amp not in (None, 'bf16'):
+            raise InputError(f"'{name}.amp' is {amp!r}; allowed are bf16 and ~. fp16 is not: exponents of the "
+                             'flow leave its range.')
+
+
+def _check_network(opt):
+    require('The option file', opt, ('scale',))
+    network = opt['network_g']
+    if not hasattr(ARCH_REGISTRY.get(network['type']), 'encode'):
+        raise InputError(f"model_type {opt['model_type']} trains flows, but 'network_g.type' {network['type']} is "
+                         'none; use HCFlowNet, or SRModel for this network.')
+    if network['type'] != 'HCFlowNet':
+        return
+    for key, default, allowed in (('scale', 4, SCALES), ('task', 'sr', TASKS)):
+        if network.get(key, default) not in allowed:
+            raise InputError(f"'network_g.{key}' is {network[key]!r}; allowed are {allowed}.")
+    scale = network.get('scale', 4)
+    if opt['scale'] != scale:
+        raise InputError(f'scale is {opt["scale"]!r}, network_g.scale is {scale!r}; they must be equal.')
+    if network.get('temperature') is not None:
+        check_temperature('network_g.temperature', network['temperature'])
+
+
+def _drop_empty(block):
+    """~ is the same as leaving a key out; `get` with a default must see it so."""
+    for key in [key for key, value in block.items() if value is None]:
+        del block[key]
+
+
+def _check_validation(val, task):
+    if 'suffix' in val:
+        check_file_name('val.suffix', val['suffix'])
+    for temperature in val.get('temperatures', []):
+        check_temperature('a value of val.temperatures', temperature)
+    if val.get('temperatures') == [] and task != 'sr':  # there the nll is left to measure
+        raise InputError("'val.temperatures' is empty, so nothing would be drawn; give one or more, such as [0, 0.9].")
+    metrics = val.get('metrics', {})
+    types = [metric.get('type') for metric in metrics.values() if isinstance(metric, dict)]
+    if 'calculate_diversity' in types and val.get('num_samples', 1) < 2:
+        raise InputError('val.metrics has calculate_diversity, which needs two or more samples per image; set '
+                         'val.num_samples to 2 or more, or remove the metric.')
+    if 'nll' in metrics or 'calculate_nll' in types:
+        raise InputError('val.metrics asks for the nll, which is always reported where HR is known; remove it.')
+
+
+def _check_training(train, task):
+    require('train', train, ('optim_g', 'scheduler', 'total_iter'), option_schema.TRAIN)
+    for key in LOSSES_OF_OTHER_TASK[task]:
+        if key in train:
+            raise InputError(f"'train.{key}' is no loss of task {task!r} and would be ignored; remove it.")
+    for key in [key for key in train if key.endswith('_opt')]:
+        check_component(f'train.{key}', train[key], LOSS_REGISTRY)
+        for weight in [weight for weight in train[key] if weight.endswith('_weight')]:
+            check_value(f'train.{key}.{weight}', train[key][weight], option_schema.LOSS_WEIGHT)
+    if 'temperature' in train:
+        check_temperature('train.temperature', train['temperature'])
+    for key in ('optim_g', 'optim_d'):
+        if key in train:
+            _check_optimizer(f'train.{key}', train[key])
+    if train.get('ema_decay') == 1:
+        raise InputError("'train.ema_decay' is 1; the average would stay what training starts from. Give a number "
+                         'below 1, such as 0.999.')
+    _check_scheduler(train['scheduler'], train['total_iter'])
+
+
+def _check_accumulate(accumulate, batch_size):
+    if accumulate > batch_size:
+        raise InputError(f"'train.accumulate' is {accumulate}; datasets.train.batch_size_per_gpu, which it splits, is "
+                         f'{batch_size}. Give {batch_size} or less.')
+
+
+def _check_gan(opt):
+    train, network_d = opt['train'], opt.get('network_d')
+    if ('gan_opt' in train) != (network_d is not None):
+        have, lack = ('train.gan_opt', 'network_d') if 'gan_opt' in train else ('network_d', 'train.gan_opt')
+        raise InputError(f'The option file has {have} but no {lack}; a GAN needs both. Give {lack} or remove {have}.')
+    if ('gan_opt' in train) != ('optim_d' in train):
+        raise InputError('train.gan_opt needs an optimizer for the discriminator, and train.optim_d a discriminator; '
+                         'give both or neither.')
+    gan_type = train.get('gan_opt', {}).get('gan_type', 'vanilla')
+    if gan_type not in GAN_TYPES:
+        raise InputError(f"'train.gan_opt.gan_type' is {gan_type!r}; allowed are {', '.join(GAN_TYPES)}.")
+
+
+def _check_optimizer(name, block):
+    _drop_empty(block)
+    if block.get('type') != 'Adam':
+        raise InputError(f"'{name}.type' is {block.get('type')!r}; BasicSR offers Adam.")
+    allowed = set(inspect.signature(torch.optim.Adam).parameters) - {'params'} | {'type'}
+    _check_names(name, block, allowed)
+    require(name, block, ('lr',), allowed)
+    for key in ('lr', 'weight_decay', 'eps'):
+        if block.get(key) is not None:
+            check_type(f'{name}.{key}', block[key], (int, float), 'write small numbers as !!float 2.5e-4')
+            if block[key] < 0:
+                raise InputError(f"'{name}.{key}' is {block[key]!r}; it must not be below 0.")
+    if block['lr'] == 0:
+        raise InputError(f"'{name}.lr' is 0; nothing would be learned. Give a number above 0.")
+    betas = block.get('betas', [0.9, 0.99])
+    if not isinstance(betas, (list, tuple)) or len(betas) != 2 or not all(
+            isinstance(beta, (int, float)) and 0 <= beta < 1 for beta in betas):
+        raise InputError(f"'{name}.betas' is {betas!r}; it must be two numbers from 0 to 1, such as [0.9, 0.99].")
+
+
+def _check_scheduler(block, total_iter):
+    name = 'train.scheduler'
+    _drop_empty(block)
+    if not isinstance(block.get('type'), str) or block['type'] not in SCHEDULERS:
+        raise InputError(f"'{name}.type' is {block.get('type')!r}{did_you_mean(block.get('type'), SCHEDULERS)}; "
+                         f'BasicSR offers {", ".join(SCHEDULERS)}.')
+    parameters = dict(inspect.signature(SCHEDULERS[block['type']]).parameters)
+    del parameters['optimizer']
+    _check_names(name, block, {*parameters, 'type'})
+    require(name, block, [key for key, value in parameters.items() if value.default is value.empty], parameters)
+    for key in ('milestones', 'restarts', 'restart_weights', 'periods'):
+        if key in block:
+            check_type(f'{name}.{key}', block[key], (list, tuple))
+            for number in block[key]:
+                check_type(f'{name}.{key}', number, (int, float), 'in a list')
+    for key in ('gamma', 'eta_min', 'last_epoch'):
+        if key in block:
+            check_type(f'{name}.{key}', block[key], (int, float))
+    for key in ('restarts', 'periods'):
+        weights = block.get('restart_weights', (1,))
+        if key in parameters and len(block.get(key, (0,))) != len(weights):
+            raise InputError(f"'{name}.{key}' is {block.get(key, [0])!r} and restart_weights {list(weights)!r}; give "
+                             'one weight for each.')
+    if 'periods' in block and sum(block['periods']) < total_iter - 1:  # its first iteration takes no step
+        raise InputError(f"'{name}.periods' is {block['periods']!r}, {sum(block['periods'])} iterations in all; "
+                         f'train.total_iter is {total_iter}. Give periods that last so long.')
+    if block.get('gamma', 0) < 0:
+        raise InputError(f"'{name}.gamma' is {block['gamma']!r}; it must not be below 0: it multiplies learning rates.")
+
+
+def _check_names(name, block, allowed):
+    for key in block:
+        if key not in allowed:
+            raise InputError(f"Unknown option '{name}.{key}'{did_you_mean(key, allowed)}.")

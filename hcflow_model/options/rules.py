@@ -1,0 +1,110 @@
+"""How a block of options is held against what is allowed: unknown keys, wrong types, values that are too small."""
+import difflib
+import inspect
+from collections.abc import Iterable
+
+from basicsr.utils.registry import METRIC_REGISTRY
+
+from hcflow_arch import InputError
+
+from .schema import Option
+
+METRIC_INPUTS = ('img', 'img2', 'lq', 'net', 'scale', 'samples')  # what validation hands to a metric
+MAX_NAME_BYTES = 150  # file systems take 255, of which BasicSR adds up to 50 (log, archive)
+TYPE_NAMES = {dict: 'a block', int: 'a whole number', float: 'a number', str: 'text', list: 'a list',
+              bool: 'true or false', tuple: 'a list'}
+
+
+def did_you_mean(key: object, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """' (did you mean …?)' where a known key is close, else nothing."""
+    close = difflib.get_close_matches(str(key), [str(name) for name in known], n=1, cutoff=cutoff)
+    return f" (did you mean '{close[0]}'?)" if close else ''
+
+
+def require(name: str, block: dict, keys: Iterable[str], known: Iterable[str] = ()) -> None:
+    """Refuse a block without one of the keys. A key that nobody knows may be its misspelling."""
+    for key in keys:
+        if block.get(key) is None:
+            if key in block:
+                raise InputError(f"{name} has no '{key}': it stands there empty.")
+            strange = [other for other in block if other not in known]
+            raise InputError(f"{name} has no '{key}'{did_you_mean(key, strange)}.")
+
+
+def check_type(name: str, value: object, types: tuple[type, ...], meaning: str = '') -> None:
+    """Refuse a value of another type; True and False are no numbers."""
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        allowed = ' or '.join(dict.fromkeys(TYPE_NAMES[t] for t in types))
+        raise InputError(f"'{name}' is {value!r}; it must be {allowed}{f' ({meaning})' if meaning else ''}.")
+
+
+def check_file_name(name: str, value: object) -> None:
+    """Refuse a name that is no name of a folder: BasicSR moves away whatever `experiments/NAME` turns out to be."""
+    check_type(name, value, (str,), 'put numbers and dates in quotes')
+    if not value.strip() or value in ('.', '..') or any(char in value for char in '/\\\0\n') or \
+            len(value.encode()) > MAX_NAME_BYTES:
+        raise InputError(f"'{name}' is {value!r}; files are called by it, so it must be a plain name without slashes, "
+                         f'of at most {MAX_NAME_BYTES} bytes.')
+
+
+def check_block(name: str, block: dict, schema: dict[str, Option], extra: Iterable[str] = ()) -> None:
+    """Hold a block against its schema; ~ is allowed everywhere."""
+    for key, value in block.items():
+        if key not in schema and key not in extra:
+            raise InputError(f"Unknown option '{name}.{key}'{did_you_mean(key, schema)}.")
+        if value is None or key in extra:
+            continue
+        check_value(f'{name}.{key}', value, schema[key])
+
+
+def check_value(name: str, value: object, option: Option) -> None:
+    """Refuse a value that is of another type than its option, or out of its range."""
+    check_type(name, value, option.types, option.meaning)
+    if option.minimum is not None and value < option.minimum:
+        raise InputError(f"'{name}' is {value!r}; it must be {option.minimum} or more ({option.meaning}).")
+    if option.maximum is not None and value > option.maximum:
+        raise InputError(f"'{name}' is {value!r}; it must be {option.maximum} or less ({option.meaning}).")
+
+
+def is_registered(name: object, registry) -> bool:
+    """Whether BasicSR finds the name: it registers some of its own as NAME_basicsr and finds them as NAME."""
+    return isinstance(name, str) and (name in registry or f'{name}_basicsr' in registry)
+
+
+def check_registered(name: str, value: object, registry) -> None:
+    """Refuse a name that the registry does not know."""
+    if not is_registered(value, registry):
+        raise InputError(f"'{name}' is {value!r}, which is not registered in BasicSR"
+                         f'{did_you_mean(value, registry.keys())}. '
+                         'If it comes from another package, name its module in `plugins:`.')
+
+
+def is_known(name: str, registry) -> bool:
+    """Whether a registered name is BasicSR's or ours: what options of other packages mean is theirs to say."""
+    return registry.get(name).__module__.partition('.')[0] in ('basicsr', 'hcflow_arch', 'hcflow_model')
+
+
+def check_component(name: str, block: dict, registry, extra: Iterable[str] = ()) -> None:
+    """A block {type: registered name, **arguments}: names against its signature, types against its defaults."""
+    if not isinstance(block, dict) or 'type' not in block:
+        raise InputError(f"'{name}' is {block!r}; it must be a block with a 'type'.")
+    check_registered(f'{name}.type', block['type'], registry)
+    parameters = inspect.signature(registry.get(block['type'])).parameters
+    known = {*parameters, 'type', *extra}
+    # BasicSR's metrics take **kwargs only to ignore `better`; a misspelt key would be ignored with it
+    kinds = {parameter.kind for parameter in parameters.values()}
+    open_ended = inspect.Parameter.VAR_KEYWORD in kinds and registry is not METRIC_REGISTRY
+    if is_known(block['type'], registry):
+        for key in [key for key, value in block.items() if value is None and key in parameters]:
+            del block[key]  # ~ is the same as leaving a key out
+    for key, value in block.items():
+        if key not in known and not open_ended:
+            raise InputError(f"Unknown option '{name}.{key}' of {block['type']}{did_you_mean(key, known)}.")
+        default = parameters[key].default if key in parameters else None
+        if key != 'type' and value is not None and isinstance(default, (bool, int, float, str)):
+            types = (int, float) if type(default) in (int, float) else (type(default),)
+            check_type(f'{name}.{key}', value, types)
+    for key, parameter in parameters.items():
+        named = parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        if named and parameter.default is parameter.empty and key not in block and key not in METRIC_INPUTS:
+            raise InputError(f"'{name}' of type {block['type']} has no '{key}'; give it.")

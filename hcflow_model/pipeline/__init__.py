@@ -1,0 +1,1 @@
+"""Stands in for pieces of BasicSR's train.py and test.py."""

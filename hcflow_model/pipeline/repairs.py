@@ -1,0 +1,125 @@
+"""Every repair that BasicSR 1.4.2 needs on today's Python packages and on machines without a GPU.
+
+`hcflow_arch.basicsr_import` makes `import basicsr` work; :func:`repair_pipelines` makes its training and testing
+pipelines work. Each repair is applied only where it is needed and names the upstream issue or the place in BasicSR, so
+that it can be deleted when BasicSR releases the fix.
+"""
+import functools
+import os
+import pickle
+import random
+import re
+import subprocess
+from ast import literal_eval
+from collections.abc import Callable
+from copy import deepcopy
+
+from hcflow_arch import InputError
+from hcflow_arch.weights.safe_load import force_weights_only, unsafe_checkpoint
+from hcflow_model.options.read import safe_ordered_yaml
+
+LAUNCHED_WITH = {'pytorch': ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
+                 'slurm': ('SLURM_NODELIST', 'SLURM_NTASKS', 'SLURM_PROCID')}
+
+
+def repair_pipelines() -> None:
+    """Put the repairs below in place of what `basicsr.train` and `basicsr.test` call."""
+    import basicsr.data
+    import basicsr.train
+    import basicsr.utils.options
+    from basicsr.models.base_model import BaseModel
+
+    from .resume_state import load_resume_state
+    force_weights_only()
+    if not hasattr(BaseModel.load_network, '__wrapped__'):
+        BaseModel.load_network = name_checkpoint(BaseModel.load_network)
+    basicsr.utils.options.ordered_yaml = safe_ordered_yaml
+    basicsr.utils.options.init_dist = init_dist
+    basicsr.train.load_resume_state = load_resume_state
+    basicsr.data.worker_init_fn = worker_init_fn
+
+
+def worker_init_fn(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
+    """BasicSR's `worker_init_fn` (data/__init__.py) in processes that load data, which signals are not for: they reach
+    the whole process group, and training needs its data to finish an iteration and save."""
+    import signal
+
+    import numpy as np
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, signal.SIG_IGN)
+    np.random.seed(num_workers * rank + worker_id + seed)
+    random.seed(num_workers * rank + worker_id + seed)
+
+
+def name_checkpoint(load_network: Callable) -> Callable:
+    """BasicSR's `load_network` (models/base_model.py) with errors that are one line and name the file."""
+    @functools.wraps(load_network)
+    def load(self, net, load_path, strict=True, param_key='params'):
+        try:
+            load_network(self, net, load_path, strict, param_key)
+        except pickle.UnpicklingError as error:
+            raise unsafe_checkpoint(load_path) from error
+        except Exception as error:  # whatever a file that does not fit makes PyTorch raise
+            reason = f'{type(error).__name__}: {error}'[:300]
+            raise InputError(f'Checkpoint {load_path} does not fit {type(net).__name__} ({reason}).') from error
+    return load
+
+
+def apply_force_yml(entries: list[str], opt: dict) -> dict:
+    """The options with `--force_yml` applied, after refusing what BasicSR (utils/options.py) would run as code.
+
+    BasicSR hands keys to `exec` and lists to `eval`; only plain names and literals may get there.
+
+    Args:
+        entries: 'key:key=value', as on the command line.
+        opt: The options as read from the file; the keys must lead to a block in it. Not changed.
+
+    Raises:
+        InputError: Not of that form, or a value that is not plain.
+    """
+    from basicsr.utils.options import _postprocess_yml_value
+    opt = deepcopy(opt)
+    for entry in entries:
+        match = re.fullmatch(r'\s*([\w-]+(?::[\w-]+)*)\s*=([^=]*)', entry)
+        if not match:
+            raise InputError(f"--force_yml takes 'key:key=value', such as train:ema_decay=0.999; got {entry!r}.")
+        *parents, key = match.group(1).split(':')
+        block = opt
+        for parent in parents:
+            block = block.get(parent) if isinstance(block, dict) else None
+            if not isinstance(block, dict):
+                raise InputError(f'--force_yml {entry!r}: the option file has no block {parent!r}.')
+        value = match.group(2).strip()
+        try:
+            if value.startswith('['):
+                literal_eval(value)
+            block[key] = _postprocess_yml_value(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:  # the last two: brackets without end
+            raise InputError(f'--force_yml {entry!r}: {value} is not a plain value: a number, a word, or a list of '
+                             'literals.') from error
+    return opt
+
+
+def init_dist(launcher: str, backend: str = 'nccl', **kwargs) -> None:
+    """BasicSR's `init_dist` (utils/dist_util.py), also for processes without a GPU: gloo in place of nccl.
+
+    BasicSR divides by the number of GPUs.
+    """
+    import torch
+    from basicsr.utils import dist_util
+    missing = [name for name in LAUNCHED_WITH.get(launcher, ()) if name not in os.environ]
+    if missing:
+        command = {'pytorch': 'torchrun --nproc_per_node=N $(which basicsr) train -opt FILE', 'slurm': 'srun'}[launcher]
+        raise InputError(f'--launcher {launcher} needs {", ".join(missing)} in the environment; start it by {command}, '
+                         'or leave the launcher out.')
+    if torch.cuda.is_available():
+        dist_util.init_dist(launcher, backend, **kwargs)
+        return
+    if launcher == 'slurm':
+        nodes = os.environ['SLURM_NODELIST']
+        first_node = subprocess.run(['scontrol', 'show', 'hostname', nodes], capture_output=True, text=True,
+                                    check=True).stdout.split()[0]
+        os.environ.update(MASTER_ADDR=first_node, WORLD_SIZE=os.environ['SLURM_NTASKS'],
+                          RANK=os.environ['SLURM_PROCID'])
+        os.environ.setdefault('MASTER_PORT', str(kwargs.get('port') or 29500))
+    torch.distributed.init_process_group('gloo')

@@ -1,0 +1,1 @@
+"""Validation and tests: loop, loader, report and sheets."""

@@ -1,0 +1,111 @@
+"""Images to validate, shared among the ranks; one that cannot be read is told of, and the others go on."""
+from collections import Counter
+from collections.abc import Sequence
+from os import path as osp
+
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from hcflow_arch import InputError
+from hcflow_model.data.errors import describe_data_error
+
+MODCROP = 24  # LR images of test sets are made of HR images that were cropped to multiples of 12 or 24
+EXIF_ORIENTATION = 0x0112
+
+
+class ImagesOfRank(Dataset):
+    """Every `world_size`-th image of a dataset, so that the ranks together have each image once.
+
+    Args:
+        dataset (Dataset): All images.
+        collate_fn (Callable): Makes a batch of a list of items.
+        rank (int): The first image. Default: 0.
+        world_size (int): Distance of two images. Default: 1.
+    """
+
+    def __init__(self, dataset, collate_fn, rank=0, world_size=1):
+        self.dataset, self.collate_fn = dataset, collate_fn
+        self.indices = range(rank, len(dataset), world_size)
+        self.names = _names_of(dataset)
+
+    def __getitem__(self, position: int) -> tuple[int, dict | None, str | None]:
+        """Get (index in the whole dataset, batch of one, None), or (index, None, what is wrong with the image)."""
+        index = self.indices[position]
+        try:
+            item = self.dataset[index]
+            check_cropped_pair(item, self.dataset.opt.get('scale'))
+            return index, self.collate_fn([item]), None
+        except InputError as error:
+            return index, None, str(error)
+        except Exception as error:  # whatever a dataset raises: the others go on
+            return index, None, describe_data_error(self.dataset, index, error)
+
+    def __len__(self):
+        return len(self.indices)
+
+    def name(self, index: int, item: dict | None = None) -> str:
+        """How files, logs and reports call an image: by the LR file, or else the HR file.
+
+        Args:
+            index: Of the image in the whole dataset.
+            item: What was read, for datasets without a list of paths. Default: None, nothing could be read.
+        """
+        if self.names and (item is None or _path_of(item) == _path_of(self.dataset.paths[index])):
+            return self.names[index]
+        return f'item {index}' if item is None else unique_names([_path_of(item)])[0]
+
+
+def _names_of(dataset):
+    """Of BasicSR's datasets, and others with a list of paths; of those without: none."""
+    items = getattr(dataset, 'paths', None)
+    paths = [_path_of(item) for item in items] if isinstance(items, (list, tuple)) else []
+    fits = len(paths) == len(dataset) and all(isinstance(path, str) for path in paths)
+    return unique_names(paths) if fits else []
+
+
+def _path_of(item):
+    return item.get('lq_path', item.get('gt_path')) if isinstance(item, dict) else item
+
+
+def unique_names(paths: Sequence[str]) -> list[str]:
+    """Names of files without folder and ending; with the ending, or a number, where two would be called the same."""
+    parts = [osp.splitext(osp.basename(path)) for path in paths]
+    seen = Counter(stem for stem, _ in parts)
+    names = [f'{stem}_{ending[1:]}' if seen[stem] > 1 and ending else stem for stem, ending in parts]
+    seen = Counter(names)
+    return [f'{name}_{number}' if seen[name] > 1 else name for number, name in enumerate(names, 1)]
+
+
+def check_cropped_pair(item: dict, scale: int | None) -> None:
+    """Refuse a pair whose HR file is much larger than its LR image says; BasicSR has cropped it without a word.
+
+    Args:
+        item (dict): As PairedImageDataset gives it in validation; others pass.
+        scale (int | None): Of the dataset; None: not checked.
+
+    Raises:
+        InputError: They show different pictures, or belong to another scale.
+    """
+    if scale is None or not {'lq', 'gt', 'gt_path'} <= item.keys() or not osp.isfile(item['gt_path']):
+        return
+    try:
+        with Image.open(item['gt_path']) as image:
+            width, height = image.size
+            if image.getexif().get(EXIF_ORIENTATION, 1) >= 5:  # OpenCV turns it
+                width, height = height, width
+    except OSError:  # OpenCV reads formats that PIL does not
+        return
+    lq_height, lq_width = item['lq'].shape[-2:]
+    if max(height - lq_height * scale, width - lq_width * scale) >= MODCROP:
+        raise InputError(f'gt is {height}x{width} and lq {lq_height}x{lq_width}; at scale {scale} this LR image '
+                         f'belongs to an HR image of {lq_height * scale}x{lq_width * scale}. Check scale and the '
+                         f'pairs ({item["gt_path"]}).')
+
+
+def images_of_rank(dataloader: DataLoader, rank: int = 0, world_size: int = 1) -> DataLoader:
+    """A loader of this rank's images of `dataloader`, one by one, as :class:`ImagesOfRank` gives them.
+
+    The images of other ranks are not read. Workers and pinned memory are those of `dataloader`.
+    """
+    images = ImagesOfRank(dataloader.dataset, dataloader.collate_fn, rank, world_size)
+    return DataLoader(images, batch_size=None, num_workers=dataloader.num_workers, pin_memory=dataloader.pin_memory)

@@ -1,0 +1,327 @@
+"""Validation and testing: several samples at several temperatures of every image, saved, measured, reported."""
+import inspect
+import math
+from os import path as osp
+
+import numpy as np
+import torch
+from basicsr.utils import get_root_logger, imwrite, tensor2img
+from basicsr.utils.registry import METRIC_REGISTRY
+from tqdm import tqdm
+
+from hcflow_arch import InputError
+from hcflow_arch.checks import check_image
+from hcflow_model.images.bicubic import bicubic_resize
+from hcflow_model.inference.draw import DrawCounts, draw
+from hcflow_model.inference.tiling import TiledNet
+from hcflow_model.metrics.hcflow_metric import calculate_nll
+from hcflow_model.utils.distributed import together
+
+from .loader import images_of_rank
+from .report import ImageResults
+from .sheet import draw_sheet
+
+BICUBIC = 'bicubic'
+LOWER_IS_BETTER = ('nll', 'calculate_lpips', 'calculate_niqe', *DrawCounts._fields)
+
+
+def temperature_label(temperature: float) -> str:
+    """0.9 -> 't0.9', 1.0 -> 't1': how file names, logs and reports call a temperature."""
+    return f't{temperature:g}'
+
+
+def float_image(tensor: torch.Tensor) -> np.ndarray:
+    """(1, 3, H, W) RGB in [0, 1] -> un-rounded (H, W, 3) BGR float64 in [0, 255]."""
+    return tensor2img(tensor, out_type=np.float64, min_max=(0, 1)) * 255
+
+
+class Metrics:
+    """The metrics of `val.metrics`, each called with those of the available values that its signature names.
+
+    Metrics that take `samples` are computed once for a set of samples, the others for every sample.
+
+    Args:
+        opt (dict | None): {name: {type: name in METRIC_REGISTRY, ...}}.
+        skipped (set): Names of metrics whose absence was said already.
+    """
+
+    def __init__(self, opt, skipped: set):
+        self.opt = opt or {}
+        self.skipped = skipped
+
+    def __call__(self, values: dict, names: list[str], image: ImageResults) -> dict[str, float]:
+        """Compute the named metrics of `values`: 'img' and 'img2', un-rounded, in [0, 255], and so on; absent ones are
+        None. A metric that compares with 'lq' sees 'img_of_lq', before it is cropped to the ground truth. One that
+        cannot be computed, such as NIQE of a small or flat image, is left out and becomes a failure of `image`."""
+        results = {}
+        for name in names:
+            kwargs = dict(self.opt[name])
+            metric = METRIC_REGISTRY.get(kwargs.pop('type'))
+            wanted = [key for key in inspect.signature(metric).parameters if key in values and key not in kwargs]
+            missing = [key for key in wanted if values[key] is None]
+            if missing:
+                what = {'img2': 'ground truth', 'samples': 'two or more samples'}.get(missing[0], missing[0])
+                self.skip_once(name, f'{what}, which is not there')
+                continue
+            given = {key: values[key] for key in wanted}
+            if 'lq' in given and 'img' in given:
+                given['img'] = values['img_of_lq']
+            takes_float = getattr(metric, 'takes_float', False)
+            kwargs.update(given if takes_float else {key: _to_uint8(value) for key, value in given.items()})
+            try:
+                value = float(metric(**kwargs))
+                problem = 'it is nan' if math.isnan(value) else None
+            except TypeError as error:  # of the options, so it would come for every image
+                raise InputError(f'val.metrics.{name} {dict(self.opt[name])}: {error}') from error
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # what metrics of any package raise of an image
+                problem = str(error).strip().split('\n')[0]
+            if problem is None:
+                results[name] = value
+            else:
+                height, width = (values['samples'][0] if values.get('img') is None else values['img']).shape[:2]
+                image.failures[name] = (
+                    f'val.metrics.{name} {dict(self.opt[name])} cannot be computed of {height}x{width} pixels '
+                    f'({problem}); is what crop_border leaves too small, or flat? It is left out.')
+        return results
+
+    def per_sample(self) -> list[str]:
+        """Names of the metrics that are computed for every sample."""
+        return [name for name in self.opt if not self._takes_samples(name)]
+
+    def per_set(self) -> list[str]:
+        """Names of the metrics that are computed over all samples of an image."""
+        return [name for name in self.opt if self._takes_samples(name)]
+
+    def _takes_samples(self, name):
+        return 'samples' in inspect.signature(METRIC_REGISTRY.get(self.opt[name]['type'])).parameters
+
+    def skip_once(self, name: str, what: str) -> None:
+        """Say, the first time, that a metric is left out because it needs `what`."""
+        if name not in self.skipped:
+            self.skipped.add(name)
+            get_root_logger().warning(f'Metric {name} needs {what}; it is left out.')
+
+
+def _to_uint8(value):
+    return value.round().astype(np.uint8) if isinstance(value, np.ndarray) else value
+
+
+def validate(model, dataloader, current_iter, tb_logger, save_img: bool) -> None:
+    """Sample, save and measure every image of a dataset; log and report the averages.
+
+    In distributed runs every rank takes its share of the images; all know all results afterwards, rank 0 writes them.
+    Images that cannot be used are left out and listed at the end.
+
+    Args:
+        model (HCFlowModel): Whose network for testing is used; its `report` collects the results.
+        dataloader: BasicSR's, with batch size 1.
+        current_iter (int | str): Iteration, or the name of the test.
+        tb_logger: Tensorboard writer or None.
+        save_img (bool): Save every sample.
+
+    Raises:
+        InputError: An empty dataset; in training, a metric that could be computed of no image; in tests, after the last
+            dataset, that images were left out or measured in part.
+    """
+    dataset_name = dataloader.dataset.opt['name']
+    if not len(dataloader):
+        raise InputError(f'Dataset {dataset_name} has no images.')
+    model.report.start(dataset_name)
+    shares = together(model.opt, _validate_share, model, dataloader, current_iter, save_img)
+    collected = {index: results for share in shares for index, results in share.items()}
+    collected = [collected[index] for index in sorted(collected)]
+    if model.is_train:
+        _stop_if_a_metric_fits_no_image(dataset_name, collected)
+    best = model.__dict__.setdefault('best_metric_results', {}).setdefault(dataset_name, {}) if model.is_train else {}
+    _add_counts(collected, best)
+    for results in collected:
+        model.report.add(results)
+    together(model.opt, _finish, model, dataset_name, len(collected), best, current_iter, tb_logger)
+    if not model.is_train and model.report.is_complete():
+        _fail_if_incomplete(model.report)
+
+
+def _stop_if_a_metric_fits_no_image(dataset_name, collected):
+    """It would be missing in every validation to come. A test goes on to its other datasets, and fails at its end."""
+    first = collected[0]
+    for metric, text in first.failures.items():
+        if all(metric in results.failures for results in collected):
+            raise InputError(f'Dataset {dataset_name}, image {first.image}: {text}')
+
+
+def _validate_share(model, dataloader, current_iter, save_img):
+    """{index: ImageResults} of this rank's images."""
+    opt, val_opt, dataset_name = model.opt, model.opt['val'], dataloader.dataset.opt['name']
+    metrics = Metrics(val_opt.get('metrics'), model.__dict__.setdefault('skipped_metrics', set()))
+    loader = images_of_rank(dataloader, *((opt['rank'], opt['world_size']) if opt['dist'] else ()))
+    tile, net = val_opt.get('tile'), model.net_for_testing()
+    drawing_net = TiledNet(net, tile) if tile else net
+    collected = {}
+    shown = val_opt.get('pbar', False) and opt['rank'] == 0
+    pbar = tqdm(total=len(loader), unit='image', desc=dataset_name, disable=not shown)
+    for index, data, fault in loader:
+        name = loader.dataset.name(index, None if data is None else {key: value[0] for key, value in data.items()
+                                                                     if key.endswith('_path')})
+        pbar.set_description(f'{dataset_name} {name}')
+        collected[index] = results = ImageResults(dataset_name, name)
+        try:
+            if fault is not None:
+                results.problems.append(fault)
+            else:
+                _validate_image(model, drawing_net, data, index, results, metrics, current_iter, save_img)
+        except InputError as error:
+            raise InputError(f'Dataset {dataset_name}, image {name}: {error}') from error
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            results.problems.append('it needs more memory than there is; set val.tile.')
+        pbar.update()
+    pbar.close()
+    return collected
+
+
+def _validate_image(model, drawing_net, data, index, results, metrics, current_iter, save_img):
+    val_opt, scale = model.opt['val'], model.opt['scale']
+    net = model.net_for_testing()
+    tile = val_opt.get('tile')
+    try:
+        model.feed_data(data)
+        with torch.no_grad(), model.autocast('val'):
+            case = model.prepare_case(drawing_net)
+        for key in ('lq', 'gt'):
+            if case[key] is not None:
+                check_image(key, case[key], check_range=True)
+    except InputError as error:  # too small, sizes that do not belong together, pixels of float files
+        results.problems.append(str(error))
+        return
+    lq, gt = case['lq'], case['gt']
+    values = {'img2': None if gt is None else float_image(gt), 'lq': float_image(lq), 'net': net, 'scale': scale,
+              'samples': None}
+    for metric, value in case['results'].items():
+        results.add('', metric, [value])
+    if tile and max(lq.shape[2:]) > tile and model.has_likelihood:
+        metrics.skip_once('nll', f'the whole image at once, which is larger than val.tile = {tile}')
+    elif gt is not None and model.has_likelihood:
+        nll = calculate_nll(_to_uint8(values['img2']), _to_uint8(values['lq']), net,
+                            seed=(val_opt.get('seed') or 0) + index)
+        if math.isfinite(nll):
+            results.add('', 'nll', [nll])
+        else:
+            results.problems.append(f'its nll is {nll}; it is left out.')
+    rows = {}
+    if val_opt.get('bicubic', False):
+        rows[BICUBIC] = {1: bicubic_resize(case['lq_for_bicubic'].float(), scale).clamp(0, 1).cpu()}
+    rows.update(_draw_samples(model, drawing_net, lq, index, results))
+
+    def path_of(what):
+        return image_path(model.opt, results.dataset, results.image, what, current_iter)
+
+    for label, samples in rows.items():
+        whole = images = {number: float_image(sample) for number, sample in samples.items()}
+        if gt is not None:  # sizes that are no multiple of the scale were reflected out
+            images = {number: image[:gt.shape[2], :gt.shape[3]] for number, image in whole.items()}
+            rows[label] = {number: sample[:, :, :gt.shape[2], :gt.shape[3]] for number, sample in samples.items()}
+        measured = [metrics({**values, 'img': image, 'img_of_lq': whole[number]}, metrics.per_sample(),
+                            results) for number, image in images.items()]
+        # of the samples that were asked for, fewer can be left: no reason to say that a metric needs more of them
+        if label not in (BICUBIC, temperature_label(0)) and len(images) >= min(2, val_opt.get('num_samples', 1)):
+            values['samples'] = list(images.values()) if len(images) > 1 else None
+            for metric, value in metrics(values, metrics.per_set(), results).items():
+                results.add(label, metric, [value])
+        for metric in dict.fromkeys(metric for one in measured for metric in one):
+            results.add(label, metric, [one[metric] for one in measured if metric in one])
+        if save_img and label != BICUBIC:
+            for number, image in images.items():
+                imwrite(_to_uint8(image), path_of(f'{label}_{number}'))
+    if save_img:
+        for what, image in case['images'].items():
+            imwrite(_to_uint8(float_image(image)), path_of(what))
+    if model.report.final and index < val_opt.get('sheets', 10):
+        rows = {label: list(samples.values()) for label, samples in rows.items()}
+        imwrite(draw_sheet(case, rows, results.captions(), scale), path_of('sheet'))
+
+
+def _draw_samples(model, net, lq, index, results):
+    """{label: {number from 1: sample (1, 3, H, W) on the CPU}}; samples that stay broken are missing."""
+    val_opt = model.opt['val']
+    seed = val_opt.get('seed')
+    generator = None if seed is None else torch.Generator().manual_seed(seed + index)
+    rows = {}
+    with torch.no_grad(), model.autocast('val'):
+        features = net.coarsest_features(lq)  # once for all samples
+        for temperature in val_opt.get('temperatures', model.default_temperatures):
+            num_samples = 1 if temperature == 0 else val_opt.get('num_samples', 1)  # at temperature 0 all are equal
+            label = temperature_label(temperature)
+            rows[label], seen = {}, {name: [] for name in DrawCounts._fields}
+            for number in range(1, num_samples + 1):
+                sample, counts = draw(net, lq, temperature, generator, features)
+                for name, values in seen.items():
+                    values.append(int(getattr(counts, name)))
+                if int(counts.nonfinite) == 0:
+                    rows[label][number] = sample.cpu()
+                    continue
+                results.problems.append(
+                    f'sample {number} at temperature {temperature:g} has {int(counts.nonfinite)} of '
+                    f'{sample.shape[2] * sample.shape[3]} pixels that are not finite, after {int(counts.redraws) + 1} '
+                    'draws; it is neither saved nor measured.')
+            results.counts.append((label, seen))
+    return rows
+
+
+def _add_counts(collected, best):
+    """Count metrics where any sample is to be counted, and from then on: of all images, so that averages are right."""
+    for name in DrawCounts._fields:
+        seen = any(any(counts[name]) for results in collected for _, counts in results.counts)
+        if seen or any(key.startswith(f'{name}_t') for key in best):
+            for results in collected:
+                for label, counts in results.counts:
+                    results.add(label, name, counts[name])
+
+
+def _finish(model, dataset_name, num_images, best, current_iter, tb_logger):
+    """Keep the best values; say what was left out and write the report, on rank 0 alone."""
+    if model.is_train:
+        _log_and_keep_best(model, dataset_name, best, current_iter, tb_logger)
+    if model.opt['rank'] != 0:
+        return
+    problems = model.report.problems[dataset_name]
+    if problems:
+        lines = [f'\n  {image}: {problem}' for image, texts in problems.items() for problem in texts]
+        get_root_logger().warning(f'Dataset {dataset_name}: {len(problems)} of {num_images} images left out or '
+                                  f'measured in part:{"".join(lines)}')
+    model.report.finish(dataset_name, model.checkpoint_path())
+
+
+def _fail_if_incomplete(report):
+    """The test as a whole failed where images were left out; all others are done by now."""
+    incomplete = {dataset: len(problems) for dataset, problems in report.problems.items() if problems}
+    if incomplete:
+        counts = ', '.join(f'{count} in {dataset}' for dataset, count in incomplete.items())
+        raise InputError(f'{sum(incomplete.values())} image(s) left out or measured in part ({counts}): see the '
+                         f'warnings above, or problems in {report.folder() / "metrics.json"}. All others are done.')
+
+
+def image_path(opt: dict, dataset_name: str, name: str, what: str, current_iter: int | str) -> str:
+    """Where BasicSR saves: in a folder per image while training, in one per dataset in tests."""
+    folder = opt['path']['visualization']
+    if opt['is_train']:
+        return osp.join(folder, name, f'{name}_{what}_{current_iter}.png')
+    suffix = opt['val'].get('suffix')
+    return osp.join(folder, dataset_name, f'{name}_{what}_{suffix}.png' if suffix else f'{name}_{what}.png')
+
+
+def _log_and_keep_best(model, dataset_name, best, current_iter, tb_logger):
+    """Log the averages with their best values, to the log and to tensorboard, as BasicSR does."""
+    model.metric_results = {}
+    for label, results in model.report.averages(dataset_name).items():
+        if label == BICUBIC:
+            continue
+        for metric, value in results.items():
+            key = f'{metric}_{label}' if label else metric
+            model.metric_results[key] = value
+            metric_opt = (model.opt['val'].get('metrics') or {}).get(metric, {'type': metric})
+            better = metric_opt.get('better', 'lower' if metric_opt['type'] in LOWER_IS_BETTER else 'higher')
+            best.setdefault(key, {'better': better, 'val': float('-inf' if better == 'higher' else 'inf'), 'iter': -1})
+            model._update_best_metric_result(dataset_name, key, value, current_iter)
+    model._log_validation_metric_values(current_iter, dataset_name, tb_logger)

@@ -66,7 +66,7 @@ class HCFlowNet(ChannelsLastModule):
         feature_net (dict): `{type: NAME, ...}`: an architecture registered in BasicSR that keeps the resolution, in
             place of the RRDB feature nets. Default: None.
         temperature (float): Sampling temperature of `net(lq)` where none is given. Default: 0; rescaling: 1.
-        start (str): Starting values, 'paper' or 'wavelet' (see starts.py). Default: 'paper'.
+        start (str): Starting values, 'paper' or 'wavelet' (see flow/initialization.py). Default: 'paper'.
         memory (str): 'default', or 'low': training keeps only the inputs of dense blocks and flow steps and computes
             the rest again in backward: less than a third is kept. Same numbers. Default: 'default'.
         channels_last (bool): Channels last in memory; None: where faster, on a CPU with AVX2 or AVX-512, whose large

@@ -12,7 +12,8 @@ from hcflow_arch import HCFlowNet, load_official_state_dict
 from hcflow_arch.flow.layers import ActNorm2d
 from hcflow_model import HCFlowModel
 
-DATA = Path(__file__).parent / 'data'
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / 'tests' / 'data'
 GOLDEN = DATA / 'golden'
 SMALL = {'num_flow_steps': 2, 'num_cond_steps': 2, 'hidden_channels': 6, 'num_subnet_grow_ch': 4, 'num_feat': 4,
          'num_block': [1, 1], 'num_grow_ch': 4}
@@ -276,7 +277,7 @@ def demo_options(changes=None):
     Args:
         changes (dict): As for :func:`change_options`.
     """
-    text = (DATA.parents[1] / 'options' / 'demo_train_HCFlow_x4.yml').read_text()
+    text = (ROOT / 'options' / 'demo_train_HCFlow_x4.yml').read_text()
     return change_options(yaml.safe_load(text.replace('tests/data/', f'{DATA}/')), changes or {})
 
 

@@ -149,8 +149,8 @@ def main(root):
 @pytest.fixture(scope='module')
 def results(tmp_path_factory):
     root = tmp_path_factory.mktemp('trainings')
-    subprocess.run([sys.executable, __file__, str(root)], check=True, timeout=900,
-                   env={**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''})
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', 'PYTHONPATH': os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, __file__, str(root)], check=True, timeout=900, env=env)
     return root, json.loads((root / 'results.json').read_text())
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import DATA, SMALL, demo_options
+from helpers import DATA, ROOT, SMALL, demo_options
 
 from hcflow_model import cli
 from hcflow_model.commands import main
@@ -125,7 +125,7 @@ def test_refusals_are_one_line(argv, message, hcflow, tmp_path):
 
 def test_commands_and_block_of_the_documentation(hcflow, tmp_path):
     (tmp_path / 'tests').symlink_to(DATA.parent)
-    text = (DATA.parents[1] / 'docs' / 'data.md').read_text()
+    text = (ROOT / 'docs' / 'data.md').read_text()
     commands = re.findall(r'^hcflow prepare (-i tests/.*)$', text, re.MULTILINE)
     outputs = [hcflow(*command.split()) for command in commands]
     assert len(commands) == 2 and [code for code, _, _ in outputs] == [0, 0]

@@ -1,13 +1,12 @@
 """Commands and pictures in README.md and docs/: they parse, they are there."""
 import re
 import shlex
-from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 from hcflow_model import commands
 
-ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 PARSER, MODULES = commands._parser()
 

@@ -1,13 +1,12 @@
 """docs/options.md is what the code says, and explains every key that a shipped option file uses."""
 import importlib.util
-from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 from hcflow_model.options import read as safe_yaml
 from hcflow_model.options import schema as option_schema
 
-ROOT = Path(__file__).parents[1]
 SPEC = importlib.util.spec_from_file_location('make_options', ROOT / 'docs' / 'make_options.py')
 make_options = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(make_options)

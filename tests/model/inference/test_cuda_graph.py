@@ -1,4 +1,4 @@
-"""What is built on CUDA graphs, with a stand-in that runs on a CPU; tests/test_gpu.py has the real ones."""
+"""What is built on CUDA graphs, with a stand-in that runs on a CPU; tests/whole/test_gpu.py has the real ones."""
 import copy
 from types import SimpleNamespace
 

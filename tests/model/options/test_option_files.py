@@ -14,7 +14,7 @@ from basicsr.models import build_model
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 from basicsr.utils.matlab_functions import imresize
 from basicsr.utils.options import parse_options
-from helpers import DATA, SMALL, perturb, small_net
+from helpers import DATA, ROOT, SMALL, perturb, small_net
 from torchvision.models import vgg19
 
 import hcflow_model.data.hr_only_dataset  # noqa: F401  (registers it)
@@ -23,7 +23,7 @@ from hcflow_model.options import check as option_check
 from hcflow_model.options import read as safe_yaml
 from hcflow_model.options import schema as option_schema
 
-OPTIONS = Path(__file__).parents[1] / 'options'
+OPTIONS = ROOT / 'options'
 FILES = sorted(OPTIONS.glob('*.yml'))
 TRAIN, TEST = ([path for path in FILES if ('train' in path.stem) == is_train] for is_train in (True, False))
 PATCH = 32  # of shrunk options: the smallest that the discriminator takes

@@ -1,4 +1,4 @@
-"""Dense convolutions as they are compiled; tests/test_gpu.py compiles them."""
+"""Dense convolutions as they are compiled; tests/whole/test_gpu.py compiles them."""
 import pytest
 import torch
 from helpers import perturb, random_image, small_net

@@ -1,17 +1,16 @@
 """docs/make_picture.py makes the picture of the README from any network."""
 import importlib.util
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import DATA, perturb, small_net
+from helpers import DATA, ROOT, perturb, small_net
 
 from hcflow_arch import InputError
 from hcflow_model.images import drawing as sheet_drawing
 
-DOCS = Path(__file__).parents[1] / 'docs'
+DOCS = ROOT / 'docs'
 SPEC = importlib.util.spec_from_file_location('make_picture', DOCS / 'make_picture.py')
 make_picture = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(make_picture)

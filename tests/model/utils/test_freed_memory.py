@@ -18,7 +18,7 @@ from hcflow_model.utils import memory as freed_memory
 SCRIPT = """
 import resource, sys
 import torch
-from hcflow_model.freed_memory import keep_freed_memory, return_freed_memory
+from hcflow_model.utils.memory import keep_freed_memory, return_freed_memory
 
 def resident():
     return int(open('/proc/self/statm').read().split()[1]) * resource.getpagesize()

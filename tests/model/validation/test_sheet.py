@@ -1,18 +1,17 @@
 import time
-from pathlib import Path
 
 import hcflow_arch  # noqa: F401  isort: skip  (makes `import basicsr` work)
 import cv2
 import numpy as np
 import pytest
 import torch
+from helpers import DATA
 
 from hcflow_model.images import drawing as sheet_drawing
 from hcflow_model.images.bicubic import bicubic_resize
 from hcflow_model.images.drawing import MARGIN, value_map
 from hcflow_model.validation.sheet import draw_sheet, std_over
 
-DATA = Path(__file__).parent / 'data'
 METRICS = 'psnr 28.31 ssim 0.8123 psnr_y 29.80 ssim_y 0.8391 lpips 0.1532 diversity 8.21 lr_psnr inf'
 
 

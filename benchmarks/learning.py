@@ -23,8 +23,7 @@ from basicsr.utils import tensor2img
 
 from benchmarks.plot import draw_curves
 from hcflow_model import LatentLoss, calculate_lr_psnr
-from hcflow_model.images.bicubic import bicubic_resize
-from hcflow_model.models.hcflow_rescaling_model import round8
+from hcflow_model.images.bicubic import bicubic_resize, round8
 
 DATA = Path(__file__).parents[1] / 'tests' / 'data'
 NETWORKS = {

@@ -6,7 +6,7 @@ from hcflow_arch.flow.condition_numbers import MAX_CONDITION, condition_numbers
 from hcflow_arch.flow.layers import ActNorm2d
 from hcflow_arch.weights.official import is_official_state_dict
 from hcflow_arch.weights.safe_load import load_file
-from hcflow_model.validation.report import file_hash
+from hcflow_model.utils.files import file_hash
 
 from .files import select_state_dict
 from .pretrained import find_checkpoint, load_pretrained

@@ -11,7 +11,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
 from hcflow_arch import InputError
-from hcflow_model.options.check_datasets import IMAGE_ENDINGS
+from hcflow_model.images.files import IMAGE_ENDINGS
 
 
 @DATASET_REGISTRY.register()

@@ -15,17 +15,16 @@ from hcflow_arch import InputError
 from hcflow_arch.checks import check_temperature, fit_to_scale
 from hcflow_model.checkpoints.pretrained import find_checkpoint, load_pretrained
 from hcflow_model.images.arrays import check_array, planes, to_tensor
-from hcflow_model.images.bicubic import bicubic_resize
+from hcflow_model.images.bicubic import bicubic_resize, round8
 from hcflow_model.images.drawing import encode_png
 from hcflow_model.images.files import read_image, write_image
 from hcflow_model.inference.tile_size import SHARE, free_memory, memory_needed
 from hcflow_model.inference.upscaler import check_seed, find_device
 from hcflow_model.metrics.hcflow_metric import calculate_diversity, calculate_lr_psnr
-from hcflow_model.models.hcflow_rescaling_model import round8
-from hcflow_model.utils.files import write_bytes
+from hcflow_model.utils.files import file_hash, write_bytes
 from hcflow_model.utils.memory import keep_freed_memory
-from hcflow_model.validation.loop import BICUBIC, temperature_label
-from hcflow_model.validation.report import aligned, file_hash, json_safe, number, versions
+from hcflow_model.utils.tables import BICUBIC, aligned, json_safe, number, temperature_label
+from hcflow_model.validation.report import versions
 
 from . import latents as exploration
 from . import sheets as exploration_sheets

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 
 from hcflow_arch import HCFlowNet, InputError
 from hcflow_arch.checks import fit_to_scale
+from hcflow_model.images.bicubic import bicubic_guide, round8
 from hcflow_model.losses.hcflow_loss import NLLLoss
-from hcflow_model.models.hcflow_rescaling_model import bicubic_guide, round8
 
 WINDOW = 5  # positions of a level over whose square the size of latents is measured
 

@@ -31,3 +31,16 @@ def _mirrored(size: int, margin: int, device: torch.device) -> torch.Tensor:
     """Indices -margin .. size + margin - 1 with the image mirrored at its borders, as often as needed."""
     index = torch.arange(-margin, size + margin, device=device) % (2 * size)
     return torch.where(index < size, index, 2 * size - 1 - index)
+
+
+def round8(image: torch.Tensor) -> torch.Tensor:
+    """Round an image in [0, 1] to 8 bits, as saving it does; gradients pass straight through."""
+    return image + ((image.detach() * 255).round() / 255 - image.detach())
+
+
+def bicubic_guide(gt: torch.Tensor, scale: int) -> torch.Tensor:
+    """MATLAB-like, antialiased bicubic downscaling: (N, 3, H, W) in [0, 1] -> (N, 3, H/scale, W/scale), 8 bits.
+
+    Rounded to 8 bits, because guides that come from files are.
+    """
+    return round8(bicubic_resize(gt, scale, down=True).clamp(0, 1))

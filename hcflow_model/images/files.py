@@ -15,6 +15,7 @@ from hcflow_model.utils.files import write_bytes
 from . import png as png_chunks
 
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.bmp')
+IMAGE_ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')  # of datasets
 DEEP_EXTENSIONS = ('.png', '.tif', '.tiff')  # more than 8 bits
 ALPHA_EXTENSIONS = ('.png', '.webp', '.tif', '.tiff')
 MAX_SIDE = {'.webp': 16383, '.jpg': 65500, '.jpeg': 65500}  # pixels; of the others none is met

@@ -9,8 +9,8 @@ from basicsr.utils.registry import LOSS_REGISTRY
 
 from hcflow_arch import InputError
 from hcflow_arch.weights.safe_load import load_problem, weights_only
-from hcflow_model.metrics.hcflow_metric import check_lpips_available
-from hcflow_model.options.rules import is_known
+from hcflow_model.metrics.lpips import check_lpips_available
+from hcflow_model.utils.registries import is_known
 
 from .hcflow_loss import check_vgg_layers
 

@@ -5,28 +5,17 @@ float in [0, 255]. A metric whose attribute `takes_float` is True wants the netw
 every other metric the rounded uint8 image that is saved. Unused keyword arguments are ignored, as in BasicSR's own
 metrics: its models hand the whole option block on, `better` included.
 """
-import warnings
 from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision.models as tv
 from basicsr.metrics.psnr_ssim import calculate_psnr
 from basicsr.utils.matlab_functions import imresize
 from basicsr.utils.registry import METRIC_REGISTRY
 
 from hcflow_arch.errors import InputError
-from hcflow_arch.weights.safe_load import load_problem, weights_only
 
-# Of each LPIPS network: the ImageNet weights that the package lpips loads through torchvision, and the smallest side
-# in pixels that its pooling layers leave something of.
-LPIPS_NETS = {
-    'alex': (tv.AlexNet_Weights.IMAGENET1K_V1, 31),
-    'vgg': (tv.VGG16_Weights.IMAGENET1K_V1, 16),
-    'squeeze': (tv.SqueezeNet1_1_Weights.IMAGENET1K_V1, 17),
-}
+from .lpips import LPIPS_NETS, check_lpips_available, check_net_type
 
 
 def _check_image(name: str, image: np.ndarray, input_order: str) -> np.ndarray:
@@ -88,50 +77,6 @@ def _to_rgb(image: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None]
 
 
-def _check_net_type(net_type: str) -> None:
-    if net_type not in tuple(LPIPS_NETS):
-        raise InputError(f'net_type must be one of {", ".join(LPIPS_NETS)}, got {net_type!r}')
-
-
-@lru_cache
-def _build_lpips(net_type: str, device: str) -> torch.nn.Module:
-    from lpips import LPIPS  # here: it takes a second, and most runs measure no LPIPS
-    url = LPIPS_NETS[net_type][0].url
-    path = Path(torch.hub.get_dir(), 'checkpoints', Path(url).name)
-    found = path.is_file()
-    try:
-        with warnings.catch_warnings(), weights_only():
-            warnings.simplefilter('ignore', UserWarning)  # lpips uses torchvision's old argument `pretrained`
-            net = LPIPS(net=net_type, verbose=False)
-    except Exception as error:  # a broken file can raise anything
-        problem = 'could not be read; delete it, then' if found else 'is not there and could not be downloaded;'
-        raise InputError(f'LPIPS needs the file {path.name} in the folder {path.parent}: it {problem} download {url} '
-                         f'into that folder, or set TORCH_HOME to a folder that has it in hub/checkpoints '
-                         f'({load_problem(error)})') from error
-    return net.to(device).eval().requires_grad_(False)
-
-
-def check_lpips_available(net_type: str = 'alex', device: str | None = None) -> torch.nn.Module:
-    """Build the LPIPS network, or return the one built before for this `net_type` and `device`.
-
-    The package lpips loads ImageNet weights through torch.hub, which downloads a file that is not in
-    `torch.hub.get_dir()/checkpoints`. To call before a long run makes a missing file an early error. As torch.hub
-    does, a downloaded file is checked against the hash in its name, a file that is there is used as it is.
-
-    Args:
-        net_type (str): 'alex', 'vgg' or 'squeeze'. Default: 'alex'.
-        device (str | None): Default: None, 'cuda' where there is one, else 'cpu'.
-
-    Returns:
-        nn.Module: The network, in eval mode, without gradients.
-
-    Raises:
-        InputError: Unknown `net_type`, or weights that can be neither found nor downloaded, or not read.
-    """
-    _check_net_type(net_type)
-    return _build_lpips(net_type, str(device or ('cuda' if torch.cuda.is_available() else 'cpu')))
-
-
 @METRIC_REGISTRY.register()
 @torch.no_grad()
 def calculate_lpips(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, input_order: str = 'HWC',
@@ -159,7 +104,7 @@ def calculate_lpips(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, inp
     images = {'img': _check_image('img', img, input_order), 'img2': _check_image('img2', img2, input_order)}
     _check_same_shape(images)
     images = [_crop(name, image, crop_border) for name, image in images.items()]
-    _check_net_type(net_type)
+    check_net_type(net_type)
     height, width = images[0].shape[:2]
     smallest = LPIPS_NETS[net_type][1]
     if min(height, width) < smallest:

@@ -11,6 +11,7 @@ from hcflow_arch import InputError
 from hcflow_arch.checks import fit_to_scale
 from hcflow_arch.flow.condition_numbers import MAX_CONDITION, largest_condition_number
 from hcflow_model.losses.build import IMAGES, build_perceptual_loss, build_train_loss, check_metric_weights
+from hcflow_model.options.check_hcflow import check_hcflow_options
 from hcflow_model.pipeline import stopping
 from hcflow_model.pipeline.sampler import EpochSampler
 from hcflow_model.utils.devices import SLOW, has_bf16_instructions
@@ -22,7 +23,7 @@ from hcflow_model.validation.report import Report
 from .adversary import Adversary
 from .graphed_update import GraphedGradients
 from .resumable_model import ResumableModel
-from .update import Losses, end_warm_up, gradients, update_generator
+from .update import Losses, average_weights, end_warm_up, gradients, update_generator
 from .update_guard import UpdateGuard, advice, describe
 
 
@@ -52,6 +53,15 @@ class HCFlowModel(ResumableModel):
         self._check_amp()
         if not self.is_train and not opt['path'].get('pretrain_network_g'):
             get_root_logger().warning('path.pretrain_network_g names no checkpoint: an untrained network is tested.')
+
+    @classmethod
+    def check_options(cls, opt: dict) -> None:
+        """Check the blocks that this model reads; called before anything is made.
+
+        Raises:
+            InputError: An option that it does not know, or a value that it cannot take.
+        """
+        check_hcflow_options(opt)
 
     def _check_amp(self):
         blocks = [name for name in ('train', 'val') if (self.opt.get(name) or {}).get('amp')]
@@ -281,16 +291,7 @@ class HCFlowModel(ResumableModel):
         return log
 
     def model_ema(self, decay=0.999):
-        net_g = self.get_bare_model(self.net_g)
-        weights, buffers = dict(net_g.named_parameters()), dict(net_g.named_buffers())
-        with torch.no_grad():  # as BasicSR's, of all weights at once: a GPU is started a few times, not thousands
-            averages = dict(self.net_g_ema.named_parameters())
-            torch._foreach_mul_(list(averages.values()), decay)
-            torch._foreach_add_(list(averages.values()), [weights[name] for name in averages], alpha=1 - decay)
-            # averages of flags and counts mean nothing
-            copies = dict(self.net_g_ema.named_buffers())
-            if copies:
-                torch._foreach_copy_(list(copies.values()), [buffers[name] for name in copies])
+        average_weights(self.get_bare_model(self.net_g), self.net_g_ema, decay)
 
     # ---- testing ----
 

@@ -5,24 +5,11 @@ from basicsr.utils.registry import METRIC_REGISTRY, MODEL_REGISTRY
 
 from hcflow_arch import InputError
 from hcflow_arch.checks import check_image, fit_to_scale
-from hcflow_model.images.bicubic import bicubic_resize
+from hcflow_model.images.bicubic import bicubic_guide, round8
 from hcflow_model.losses.build import IMAGES, build_train_loss
 
 from .hcflow_model import HCFlowModel
 from .update import Losses
-
-
-def round8(image: torch.Tensor) -> torch.Tensor:
-    """Round an image in [0, 1] to 8 bits, as saving it does; gradients pass straight through."""
-    return image + ((image.detach() * 255).round() / 255 - image.detach())
-
-
-def bicubic_guide(gt: torch.Tensor, scale: int) -> torch.Tensor:
-    """MATLAB-like, antialiased bicubic downscaling: (N, 3, H, W) in [0, 1] -> (N, 3, H/scale, W/scale), 8 bits.
-
-    Rounded to 8 bits, because guides that come from files are.
-    """
-    return round8(bicubic_resize(gt, scale, down=True).clamp(0, 1))
 
 
 @MODEL_REGISTRY.register()

@@ -82,3 +82,15 @@ def end_warm_up(optimizers: list[Optimizer], scheduler: LRScheduler, warmup_iter
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group['lr'] *= warmup_iter / (warmup_iter - 1)
+
+
+@torch.no_grad()
+def average_weights(net: torch.nn.Module, average: torch.nn.Module, decay: float) -> None:
+    """Move an exponential moving average towards the weights of a network; buffers, which are flags and counts, are
+    copied. As BasicSR's `model_ema`, of all weights at once: a GPU is started a few times, not thousands."""
+    weights, buffers = dict(net.named_parameters()), dict(net.named_buffers())
+    averages, copies = dict(average.named_parameters()), dict(average.named_buffers())
+    torch._foreach_mul_(list(averages.values()), decay)
+    torch._foreach_add_(list(averages.values()), [weights[name] for name in averages], alpha=1 - decay)
+    if copies:
+        torch._foreach_copy_(list(copies.values()), [buffers[name] for name in copies])

@@ -7,11 +7,10 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
 from hcflow_arch import InputError
-from hcflow_model.models.hcflow_model import HCFlowModel
+from hcflow_model.utils.registries import is_known, is_registered
 
 from . import schema as option_schema
 from .check_datasets import check_dataset
-from .check_hcflow import check_hcflow_options
 from .rules import (
     check_block,
     check_component,
@@ -20,8 +19,6 @@ from .rules import (
     check_type,
     check_value,
     did_you_mean,
-    is_known,
-    is_registered,
     require,
 )
 
@@ -108,8 +105,9 @@ def check_options(opt: dict) -> None:
     for name in ('network_g', 'network_d'):
         if opt.get(name) is not None:
             check_component(name, opt[name], ARCH_REGISTRY)
-    if issubclass(MODEL_REGISTRY.get(opt['model_type']), HCFlowModel):
-        check_hcflow_options(opt)
+    model = MODEL_REGISTRY.get(opt['model_type'])
+    if hasattr(model, 'check_options'):
+        model.check_options(opt)
     for phase, dataset in opt['datasets'].items():
         check_registered(f'datasets.{phase}.type', dataset['type'], DATASET_REGISTRY)
         check_dataset(f'datasets.{phase}', dataset, opt)

@@ -10,12 +10,12 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from hcflow_arch import InputError
 from hcflow_model.data.lmdb import open_lmdb
 from hcflow_model.data.pairs import paired_paths
+from hcflow_model.images.files import IMAGE_ENDINGS
 from hcflow_model.images.png import png_size
+from hcflow_model.utils.registries import is_known
 
 from . import schema as option_schema
-from .rules import is_known, require
-
-IMAGE_ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
+from .rules import require
 
 FLAT_DATASETS = ('PairedImageDataset', 'SingleImageDataset', 'HROnlyDataset')  # they do not look into subfolders
 ROOTS_OF = {'PairedImageDataset': ('dataroot_gt', 'dataroot_lq'), 'SingleImageDataset': ('dataroot_lq',),

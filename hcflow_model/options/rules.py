@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from basicsr.utils.registry import METRIC_REGISTRY
 
 from hcflow_arch import InputError
+from hcflow_model.utils.registries import is_known, is_registered
 
 from .schema import Option
 
@@ -66,22 +67,12 @@ def check_value(name: str, value: object, option: Option) -> None:
         raise InputError(f"'{name}' is {value!r}; it must be {option.maximum} or less ({option.meaning}).")
 
 
-def is_registered(name: object, registry) -> bool:
-    """Whether BasicSR finds the name: it registers some of its own as NAME_basicsr and finds them as NAME."""
-    return isinstance(name, str) and (name in registry or f'{name}_basicsr' in registry)
-
-
 def check_registered(name: str, value: object, registry) -> None:
     """Refuse a name that the registry does not know."""
     if not is_registered(value, registry):
         raise InputError(f"'{name}' is {value!r}, which is not registered in BasicSR"
                          f'{did_you_mean(value, registry.keys())}. '
                          'If it comes from another package, name its module in `plugins:`.')
-
-
-def is_known(name: str, registry) -> bool:
-    """Whether a registered name is BasicSR's or ours: what options of other packages mean is theirs to say."""
-    return registry.get(name).__module__.partition('.')[0] in ('basicsr', 'hcflow_arch', 'hcflow_model')
 
 
 def check_component(name: str, block: dict, registry, extra: Iterable[str] = ()) -> None:

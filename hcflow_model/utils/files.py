@@ -1,6 +1,7 @@
 """Files that are whole or not there."""
 import contextlib
 import errno
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -66,3 +67,12 @@ def write_bytes(path: Path, content: bytes) -> None:
                              'bytes) or the path to it.') from error
         raise WriteError(f'Cannot write {path}: {error.strerror}. Free some space, or choose a folder that can be '
                          'written.') from error
+
+
+def file_hash(path: str | None) -> str | None:
+    """SHA-256 of a file, None where there is none."""
+    if path is None or not os.path.isfile(path):
+        return None
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else hashlib.sha256(
+            file.read()).hexdigest()

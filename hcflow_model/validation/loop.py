@@ -16,18 +16,13 @@ from hcflow_model.inference.draw import DrawCounts, draw
 from hcflow_model.inference.tiling import TiledNet
 from hcflow_model.metrics.hcflow_metric import calculate_nll
 from hcflow_model.utils.distributed import together
+from hcflow_model.utils.tables import BICUBIC, temperature_label
 
 from .loader import images_of_rank
 from .report import ImageResults
 from .sheet import draw_sheet
 
-BICUBIC = 'bicubic'
 LOWER_IS_BETTER = ('nll', 'calculate_lpips', 'calculate_niqe', *DrawCounts._fields)
-
-
-def temperature_label(temperature: float) -> str:
-    """0.9 -> 't0.9', 1.0 -> 't1': how file names, logs and reports call a temperature."""
-    return f't{temperature:g}'
 
 
 def float_image(tensor: torch.Tensor) -> np.ndarray:

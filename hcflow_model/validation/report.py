@@ -1,9 +1,7 @@
 """What a test leaves behind: a table in the log, metrics.csv and metrics.json in results/NAME/."""
 import csv
-import hashlib
 import io
 import json
-import math
 from importlib import metadata
 from os import path as osp
 from pathlib import Path
@@ -12,7 +10,8 @@ import numpy as np
 from basicsr.utils import get_root_logger
 
 from hcflow_arch import InputError
-from hcflow_model.utils.files import write_bytes
+from hcflow_model.utils.files import file_hash, write_bytes
+from hcflow_model.utils.tables import aligned, json_safe, number
 
 FIELDS = ('dataset', 'image', 'temperature', 'metric', 'mean', 'std', 'num_samples')
 
@@ -156,30 +155,3 @@ class Report:
 def versions() -> dict[str, str]:
     """Versions of what results depend on."""
     return {name: metadata.version(name) for name in ('hcflow', 'basicsr', 'torch', 'numpy', 'lpips')}
-
-
-def file_hash(path: str | None) -> str | None:
-    """SHA-256 of a file, None where there is none."""
-    if path is None or not osp.isfile(path):
-        return None
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else hashlib.sha256(
-            file.read()).hexdigest()
-
-
-def json_safe(results: dict[str, float]) -> dict:
-    """JSON has no infinities (the PSNR of equal images) and no NaN; they become text."""
-    return {metric: value if math.isfinite(value) else str(value) for metric, value in results.items()}
-
-
-def aligned(lines: list[list[str]], num_texts: int = 1) -> str:
-    """A table of cells with a line below its head; the first `num_texts` columns are text, the others numbers."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = ['  '.join(cell.ljust(width) if i < num_texts else cell.rjust(width)
-                      for i, (cell, width) in enumerate(zip(line, widths, strict=True))) for line in lines]
-    return '\n'.join([text[0], '-' * len(text[0]), *text[1:]])
-
-
-def number(value: float) -> str:
-    """A figure as tables and sheets show it."""
-    return f'{value:.4f}' if abs(value) < 10 else f'{value:.2f}'

@@ -6,8 +6,8 @@ import numpy as np
 from basicsr.data.transforms import mod_crop
 from basicsr.utils import img2tensor, tensor2img
 
+from hcflow_model.images.bicubic import bicubic_guide
 from hcflow_model.images.png import png_size
-from hcflow_model.models.hcflow_rescaling_model import bicubic_guide
 
 from .settings import Settings, write_whole
 from .sources import LeftOut

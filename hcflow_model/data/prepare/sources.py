@@ -10,7 +10,7 @@ import numpy as np
 from basicsr.utils import imfrombytes
 
 from hcflow_arch import InputError
-from hcflow_model.options.check_datasets import IMAGE_ENDINGS
+from hcflow_model.images.files import IMAGE_ENDINGS
 
 from .array_list import read_array_list
 

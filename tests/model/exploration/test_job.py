@@ -14,8 +14,8 @@ from hcflow_model.commands import main
 from hcflow_model.exploration import job as exploration_job
 from hcflow_model.exploration.job import animate, read_rgb
 from hcflow_model.images import drawing as sheet_drawing
-from hcflow_model.models.hcflow_rescaling_model import bicubic_guide
-from hcflow_model.validation.report import file_hash
+from hcflow_model.images.bicubic import bicubic_guide
+from hcflow_model.utils.files import file_hash
 
 
 def save_network(path, **kwargs):

@@ -18,7 +18,7 @@ from hcflow_model.exploration.latents import (
     take_apart,
     walk,
 )
-from hcflow_model.models.hcflow_rescaling_model import bicubic_guide
+from hcflow_model.images.bicubic import bicubic_guide
 
 
 @pytest.fixture(scope='module')

@@ -10,15 +10,9 @@ from basicsr.metrics import calculate_metric, calculate_psnr
 from basicsr.utils.matlab_functions import imresize
 
 from hcflow_arch.errors import InputError
-from hcflow_model.metrics import hcflow_metric
-from hcflow_model.metrics.hcflow_metric import (
-    LPIPS_NETS,
-    calculate_diversity,
-    calculate_lpips,
-    calculate_lr_psnr,
-    calculate_nll,
-    check_lpips_available,
-)
+from hcflow_model.metrics import lpips as lpips_networks
+from hcflow_model.metrics.hcflow_metric import calculate_diversity, calculate_lpips, calculate_lr_psnr, calculate_nll
+from hcflow_model.metrics.lpips import LPIPS_NETS, check_lpips_available
 
 pytestmark = pytest.mark.filterwarnings('ignore::UserWarning:torchvision')  # lpips uses its old argument `pretrained`
 ALEXNET = LPIPS_NETS['alex'][0]
@@ -34,9 +28,9 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
     monkeypatch.setattr(ALEXNET.value, 'url', (tmp_path / 'web' / 'alexnet-owt-7be5be79.pth').as_uri())
     (tmp_path / 'web').mkdir()
-    hcflow_metric._build_lpips.cache_clear()
+    lpips_networks._build_lpips.cache_clear()
     yield tmp_path / 'hub' / 'checkpoints' / 'alexnet-owt-7be5be79.pth'
-    hcflow_metric._build_lpips.cache_clear()
+    lpips_networks._build_lpips.cache_clear()
 
 
 @pytest.fixture
@@ -81,7 +75,7 @@ def test_lpips_network_is_built_once(alexnet_file):
     alexnet_file.unlink()
     calculate_lpips(random_image(31, 31), random_image(31, 31), device='cpu')
     assert check_lpips_available('alex', 'cpu') is net
-    assert hcflow_metric._build_lpips.cache_info().misses == 1
+    assert lpips_networks._build_lpips.cache_info().misses == 1
     assert not net.training and not any(p.requires_grad for p in net.parameters())
 
 
@@ -106,7 +100,7 @@ def test_lpips_smallest_size(net_type, monkeypatch):
     monkeypatch.setattr(torchvision.models, 'vgg16', lambda pretrained: torchvision.models.VGG(
         torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs['D']), init_weights=False))
     net = lpips.LPIPS(net=net_type, pnet_rand=True, verbose=False)
-    monkeypatch.setattr(hcflow_metric, '_build_lpips', lambda *args: net)
+    monkeypatch.setattr(lpips_networks, '_build_lpips', lambda *args: net)
     smallest = LPIPS_NETS[net_type][1]
     small, fits = random_image(smallest - 1, 64), random_image(smallest, 64)
     assert calculate_lpips(fits, fits, net_type=net_type) == 0

@@ -22,7 +22,7 @@ from helpers import (
 
 from hcflow_arch import InputError
 from hcflow_model import HCFlowModel, HCFlowRescalingModel
-from hcflow_model.models.hcflow_rescaling_model import bicubic_guide, round8
+from hcflow_model.images.bicubic import bicubic_guide, round8
 
 pytestmark = pytest.mark.usefixtures('far_pixels_pass')
 METRICS = {'psnr': {'type': 'calculate_psnr', 'crop_border': 0}}

@@ -14,7 +14,7 @@ from helpers import L1, NLL_OPT, SMALL, cpu_options, loader, perturb, random_ima
 
 from hcflow_arch import InputError
 from hcflow_model import HCFlowModel, calculate_diversity, calculate_nll
-from hcflow_model.validation.loop import temperature_label
+from hcflow_model.utils.tables import temperature_label
 
 pytestmark = pytest.mark.usefixtures('far_pixels_pass')
 PSNR = {'type': 'calculate_psnr', 'crop_border': 2, 'test_y_channel': False}

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hcflow_arch import InputError
-from hcflow_model.validation.report import ImageResults, Report, file_hash
+from hcflow_model.utils.files import file_hash
+from hcflow_model.validation.report import ImageResults, Report
 
 
 def make_report(tmp_path, names=('Set5', 'Set14'), is_train=False, final=False, seed=3, **more):

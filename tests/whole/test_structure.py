@@ -1,0 +1,100 @@
+"""The structure that CONTRIBUTING.md describes: imports run down only, and a wheel holds every package."""
+import ast
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from helpers import ROOT
+
+# Rooms from the ground up; those of one row do not import each other.
+ARCH = [{'errors', 'basicsr_import'}, {'convs', 'weights'}, {'checks', 'flow'}, {'features'}, {'hcflow_arch'}]
+ARCH_APART = {'discriminator_arch'}  # knows errors alone
+MODEL = [{'utils', 'metrics'}, {'images', 'losses'}, {'data'}, {'options'}, {'checkpoints'}, {'inference', 'pipeline'},
+         {'validation'}, {'models', 'exploration'}, {'commands', 'cli'}]
+MAX_LINES = 350
+
+
+def files(package):
+    return sorted((ROOT / package).rglob('*.py'))
+
+
+def room_of(module):
+    """The room of 'hcflow_model.images.files': 'images'."""
+    return module.split('.')[1]
+
+
+def imports_of(path):
+    """Full names of what a file imports from the two packages: module, or module and name."""
+    package = '.'.join(path.relative_to(ROOT).parent.parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split('.')[:len(package.split('.')) - node.level + 1] if node.level else []
+            module = '.'.join([*parents, *([node.module] if node.module else [])])
+            names = [f'{module}.{alias.name}' for alias in node.names]
+        else:
+            continue
+        yield from (name for name in names if name.split('.')[0] in ('hcflow_arch', 'hcflow_model'))
+
+
+def floor_of(floors, room):
+    return next((number for number, rooms in enumerate(floors) if room in rooms), None)
+
+
+@pytest.mark.parametrize(('package', 'floors'), [('hcflow_arch', ARCH), ('hcflow_model', MODEL)])
+def test_imports_run_down(package, floors):
+    upwards = []
+    for path in files(package):
+        parts = path.relative_to(ROOT / package).with_suffix('').parts
+        floor = floor_of(floors, parts[0])
+        if floor is None:
+            continue
+        for name in imports_of(path):
+            if name.split('.')[0] != package or len(name.split('.')) < 2 or room_of(name) == parts[0]:
+                continue
+            other = floor_of(floors, room_of(name))
+            if other is not None and other >= floor:
+                upwards.append(f'{path.relative_to(ROOT)} imports {name}')
+    assert not upwards
+
+
+def test_every_room_has_its_floor():
+    for package, floors, others in (('hcflow_arch', ARCH, ARCH_APART), ('hcflow_model', MODEL, {'spandrel_arch'})):
+        rooms = {path.relative_to(ROOT / package).with_suffix('').parts[0] for path in files(package)}
+        assert rooms - {'__init__'} == set().union(*floors) | others
+
+
+def test_the_network_knows_nothing_of_training():
+    for path in files('hcflow_arch'):
+        assert not [name for name in imports_of(path) if name.startswith('hcflow_model')], path
+
+
+def test_direction_is_seen():
+    """The reading of imports, on a file known to import from below in each way of writing."""
+    names = set(imports_of(ROOT / 'hcflow_model' / 'inference' / 'tiling.py'))
+    assert {'hcflow_arch.HCFlowNet', 'hcflow_arch.checks.fit_to_scale'} <= names
+    assert any(name.startswith('hcflow_model.inference.') for name in names)
+
+
+def test_files_hold_one_idea():
+    long = {str(path.relative_to(ROOT)): lines for package in ('hcflow_arch', 'hcflow_model') for path in files(package)
+            if (lines := len(path.read_text(encoding='utf-8').splitlines())) > MAX_LINES}
+    assert not long
+
+
+def test_a_wheel_holds_every_file(tmp_path):
+    """What `pip install .` would install, built in a copy, so that nothing is left in the checkout."""
+    for name in ('hcflow_arch', 'hcflow_model'):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns('__pycache__'))
+    for name in ('setup.py', 'README.md', 'LICENSE', 'pyproject.toml'):
+        shutil.copy(ROOT / name, tmp_path)
+    code = 'from setuptools import build_meta; print(build_meta.build_wheel("wheels"))'
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    [wheel] = (tmp_path / 'wheels').glob('*.whl')
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if '.dist-info/' not in name}
+    assert held == {str(path.relative_to(ROOT)) for package in ('hcflow_arch', 'hcflow_model')
+                    for path in files(package)}

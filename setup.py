@@ -14,9 +14,10 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['hcflow_arch*', 'hcflow_model*']),
-    python_requires='>=3.10,<3.13',  # BasicSR's source package cannot be built on 3.13
+    python_requires='>=3.10',
     install_requires=[
-        'basicsr==1.4.2',
+        'basicsr==1.4.2; python_version < "3.13"',
+        'my-basicsr==1.4.2; python_version >= "3.13"',  # the same code as a wheel, where BasicSR's cannot be built
         'torch>=2.6',  # from 2.6 on torch.load refuses pickled code by default, in BasicSR's own loaders too
         'opencv-python>=4.13',  # from 4.13 on it hands on EXIF and colour profiles
         'lmdb',

@@ -1,7 +1,9 @@
 """Importing this module makes `import basicsr` work."""
 import importlib.util
+import runpy
 import sys
 import types
+from pathlib import Path
 
 
 def repair_torchvision_import() -> None:
@@ -17,6 +19,15 @@ def repair_torchvision_import() -> None:
     module = types.ModuleType(name)
     module.rgb_to_grayscale = rgb_to_grayscale
     sys.modules[name] = module
+
+
+def basicsr_version() -> str:
+    """Version of the BasicSR that `import basicsr` finds, without importing it.
+
+    The metadata of installed packages cannot tell: BasicSR comes as `basicsr`, as `my-basicsr`, or as a clone.
+    """
+    file = Path(importlib.util.find_spec('basicsr').origin).with_name('version.py')
+    return runpy.run_path(str(file))['__version__']
 
 
 repair_torchvision_import()

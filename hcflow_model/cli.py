@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from importlib import metadata
 
 from hcflow_arch import InputError
+from hcflow_arch.basicsr_import import basicsr_version
 from hcflow_model.options.read import check_plain, read_option_file
 from hcflow_model.pipeline import repairs as basicsr_compat
 from hcflow_model.pipeline.stopping import TrainingStopped, signals_stop_training
@@ -77,8 +78,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def versions() -> str:
     """A line each for basicsr, torch and every plugin."""
-    names = ['basicsr', 'torch', *sorted({plugin.dist.name for plugin in _plugins() if plugin.dist})]
-    return ''.join(f'{name} {metadata.version(name)}\n' for name in names)
+    names = ['torch', *sorted({plugin.dist.name for plugin in _plugins() if plugin.dist})]
+    return ''.join(f'{name} {version}\n' for name, version in [
+        ('basicsr', basicsr_version()), *((name, metadata.version(name)) for name in names)])
 
 
 def _plugins():

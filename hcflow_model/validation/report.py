@@ -10,6 +10,7 @@ import numpy as np
 from basicsr.utils import get_root_logger
 
 from hcflow_arch import InputError
+from hcflow_arch.basicsr_import import basicsr_version
 from hcflow_model.utils.files import file_hash, write_bytes
 from hcflow_model.utils.tables import aligned, json_safe, number
 
@@ -154,4 +155,5 @@ class Report:
 
 def versions() -> dict[str, str]:
     """Versions of what results depend on."""
-    return {name: metadata.version(name) for name in ('hcflow', 'basicsr', 'torch', 'numpy', 'lpips')}
+    return {'basicsr': basicsr_version(),
+            **{name: metadata.version(name) for name in ('hcflow', 'torch', 'numpy', 'lpips')}}

@@ -16,6 +16,7 @@ make_picture = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(make_picture)
 
 
+@pytest.mark.slow
 def test_picture(tmp_path, monkeypatch):
     net = perturb(small_net(), 0.03)
     torch.save({'params': net.state_dict(), 'network_g': {'type': 'HCFlowNet', **net.arguments}}, tmp_path / 'net.pth')

@@ -52,7 +52,7 @@ def test_version(command):
     code, output, errors = command('--version')
     assert (code, errors) == (0, '')
     lines = dict(line.split(' ') for line in output.splitlines())
-    assert lines == {name: metadata.version(name) for name in ('basicsr', 'torch', 'hcflow')}
+    assert lines == {'basicsr': basicsr.__version__, **{name: metadata.version(name) for name in ('torch', 'hcflow')}}
 
 
 @pytest.mark.parametrize(('argv', 'words'), [

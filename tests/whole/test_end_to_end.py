@@ -17,6 +17,7 @@ from helpers import DATA, L1, REMOVED, RESCALING_OPTS, SMALL, demo_options, gan_
 COMMAND = Path(sysconfig.get_path('scripts'), 'basicsr')
 IMAGES = ('cat', 'rocket', 'tower')
 PSNR = {'psnr': {'type': 'calculate_psnr', 'crop_border': 4, 'test_y_channel': False}}
+pytestmark = pytest.mark.slow
 TINY = {
     **{f'network_g.{key}': value for key, value in SMALL.items()}, 'network_g.start': 'paper',
     'datasets.train.gt_size': 32, 'datasets.train.batch_size_per_gpu': 2, 'datasets.train.num_worker_per_gpu': 1,

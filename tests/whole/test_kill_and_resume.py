@@ -21,6 +21,7 @@ from helpers import REMOVED, SMALL, demo_options, equal
 
 from hcflow_arch.weights.safe_load import load_file
 
+pytestmark = pytest.mark.slow
 KILLS = 30
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EPOCH = 9  # iterations: 108 pictures in batches of 12
@@ -150,7 +151,7 @@ def main(root):
 def results(tmp_path_factory):
     root = tmp_path_factory.mktemp('trainings')
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', 'PYTHONPATH': os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, __file__, str(root)], check=True, timeout=900, env=env)
+    subprocess.run([sys.executable, __file__, str(root)], check=True, env=env)
     return root, json.loads((root / 'results.json').read_text())
 
 

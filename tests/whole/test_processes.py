@@ -26,6 +26,7 @@ from hcflow_model.models.graphed_update import GraphedGradients
 from hcflow_model.models.update import gradients
 from hcflow_model.utils.distributed import settle
 
+pytestmark = pytest.mark.slow
 L1 = {'type': 'L1Loss', 'loss_weight': 1.0, 'reduction': 'mean'}
 STARTS = ('paper', 'wavelet')
 RUNS = {

@@ -262,6 +262,7 @@ def test_weights_of_a_checkpoint(capsys):
     assert not np.array_equal(made['last'], made['averaged'])
 
 
+@pytest.mark.slow
 def test_installed_command():
     command = Path(sys.executable).with_name('hcflow')
     argv = ['upscale', '-i', str(LQ / 'cat.png'), '-o', 'out', '-w', 'sr.pth', '--device', 'cpu']

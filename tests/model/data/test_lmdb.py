@@ -53,6 +53,7 @@ def test_worker_that_fails_names_the_key(copy):
         list(loader)
 
 
+@pytest.mark.slow
 def test_replaced_files_are_opened_anew(copy):
     key = keys(copy)[0].encode()
     with open_lmdb(copy).begin() as transaction:

@@ -290,6 +290,7 @@ def save_checkpoint(opt, path):
     return weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('path', TRAIN, ids=stem)
 def test_shrunk_file_trains(path, run_dir, pictures, monkeypatch):
     opt = parsed(shrink(read(path), pictures), run_dir, monkeypatch)

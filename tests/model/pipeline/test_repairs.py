@@ -13,6 +13,7 @@ from hcflow_model.pipeline.repairs import apply_force_yml
 from hcflow_model.pipeline.resume_state import load_resume_state
 
 
+@pytest.mark.slow
 def test_import_of_basicsr_is_repaired_by_ours():
     """In a fresh process, the package first: as every option file's plugin does."""
     code = ('import hcflow_arch, basicsr.data.degradations as d, torch; '
@@ -26,6 +27,16 @@ def test_repair_of_torchvision_leaves_a_module_that_is_there(monkeypatch):
     monkeypatch.setitem(sys.modules, name, module)
     basicsr_import.repair_torchvision_import()
     assert sys.modules[name] is module
+
+
+def test_version_is_that_of_the_basicsr_that_would_be_imported(tmp_path, monkeypatch):
+    """It has no metadata, and is not imported."""
+    (tmp_path / 'basicsr').mkdir()
+    (tmp_path / 'basicsr' / '__init__.py').write_text('raise RuntimeError')
+    (tmp_path / 'basicsr' / 'version.py').write_text("__version__ = '9.8.7'")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, 'basicsr')
+    assert basicsr_import.basicsr_version() == '9.8.7'
 
 
 def test_repairs_of_the_pipelines(monkeypatch):

@@ -39,6 +39,7 @@ print(min(faults), kept,  # small blocks may settle in what a large one left, an
 MIB = 2**20
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not freed_memory._has_glibc(), reason='other C libraries are left as they are')
 @pytest.mark.parametrize('device', ['cpu', 'cuda', 'as it is'])
 def test_freed_memory_is_kept_until_it_is_returned(device):

@@ -4,6 +4,7 @@ import json
 import logging
 from importlib import metadata
 
+import basicsr
 import numpy as np
 import pytest
 
@@ -79,8 +80,8 @@ def test_json(tmp_path):
     assert (content['name'], content['option_file'], content['seed']) == ('run', 'a.yml', 3)
     assert content['checkpoint'] == str(checkpoint)
     assert content['checkpoint_sha256'] == hashlib.sha256(b'weights').hexdigest()
-    names = ('hcflow', 'basicsr', 'torch', 'numpy', 'lpips')
-    assert content['versions'] == {name: metadata.version(name) for name in names}
+    assert content['versions'] == {'basicsr': basicsr.__version__, **{
+        name: metadata.version(name) for name in ('hcflow', 'torch', 'numpy', 'lpips')}}
 
 
 def test_infinite_psnr_and_nan(tmp_path):

@@ -1,36 +1,35 @@
 """The `basicsr` command: BasicSR's training and testing pipelines for option files, with every installed plugin."""
 import argparse
 import errno
-import importlib
-import multiprocessing
 import os
 import signal
 import sys
 import traceback
-from contextlib import ExitStack, contextmanager
 from importlib import metadata
 
 from hcflow_arch import InputError
 from hcflow_arch.basicsr_import import basicsr_version
-from hcflow_model.options.read import check_plain, read_option_file
-from hcflow_model.pipeline import repairs as basicsr_compat
-from hcflow_model.pipeline.stopping import TrainingStopped, signals_stop_training
+from hcflow_model.pipeline.run import run
+from hcflow_model.pipeline.stopping import TrainingStopped
 from hcflow_model.utils.distributed import settle
+from hcflow_model.utils.plugins import installed_plugins
 
-PLUGIN_GROUP = 'basicsr.plugins'
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point. Returns the exit code: 0, 1 after an error of the input, 2 from argparse, 128 + its number after a
     signal: 130 for Ctrl-C, 143 for SIGTERM."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
     try:
         if args.version:
             sys.stdout.write(versions())
+        elif args.command is None:
+            parser.print_help()
         else:
             try:
-                _run(args)
+                run(args)
             finally:
                 settle()
     except TrainingStopped as stop:
@@ -78,115 +77,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def versions() -> str:
     """A line each for basicsr, torch and every plugin."""
-    names = ['torch', *sorted({plugin.dist.name for plugin in _plugins() if plugin.dist})]
+    names = ['torch', *sorted({plugin.dist.name for plugin in installed_plugins() if plugin.dist})]
     return ''.join(f'{name} {version}\n' for name, version in [
         ('basicsr', basicsr_version()), *((name, metadata.version(name)) for name in names)])
-
-
-def _plugins():
-    return metadata.entry_points(group=PLUGIN_GROUP)
-
-
-def load_plugins(modules: list[str]) -> None:
-    """Import every installed plugin, and the modules an option file names, so that they register what they have."""
-    for plugin in _plugins():
-        try:
-            plugin.load()
-        except Exception as error:  # somebody else's package must not keep others from running
-            sys.stderr.write(f'basicsr: plugin {plugin.name} cannot be imported and is left out: {error!r}\n')
-    if modules and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # modules beside the option file, as for `python -m`
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except Exception as error:
-            reason = error if isinstance(error, ImportError) else f'{type(error).__name__}: {error}'
-            raise InputError(f"plugins: '{module}' cannot be imported ({reason}). Install or mend its package, or "
-                             'remove it from the list.') from error
-
-
-def _is_module_name(name: object) -> bool:
-    """Whether it is a module's full name: no path, and no leading dots."""
-    return isinstance(name, str) and all(part.isidentifier() for part in name.split('.'))
-
-
-def _run(args: argparse.Namespace) -> None:
-    if args.command is None:
-        _parser().print_help()
-        return
-    opt = basicsr_compat.apply_force_yml(args.force_yml or [], read_option_file(args.opt))
-    check_plain(opt)
-    plugins = opt.get('plugins') or []
-    if not isinstance(plugins, list) or not all(_is_module_name(module) for module in plugins):
-        raise InputError(f'plugins is {plugins!r}; it must be a list of module names, such as [realesrgan.archs].')
-    load_plugins(plugins)
-    basicsr_compat.repair_pipelines()
-    from hcflow_model.data.errors import repair_datasets
-    from hcflow_model.models.hcflow_model import HCFlowModel
-    from hcflow_model.options.check import check_checkpoints_exist, check_options, check_structure
-    from hcflow_model.pipeline.run_folders import check_not_in_archive, run_folders
-    check_structure(opt, args.command == 'train')
-
-    import basicsr.test
-    import basicsr.train
-    from basicsr.utils.registry import MODEL_REGISTRY
-
-    from hcflow_model.models.resumable_model import ResumableModel
-    pipeline_module = {'train': basicsr.train, 'test': basicsr.test}[args.command]
-    basicsr_parse_options = basicsr.utils.options.parse_options
-
-    with ExitStack() as stack:
-        def parse_options(root_path, is_train=True):
-            opt, basicsr_args = basicsr_parse_options(root_path, is_train)
-            opt['option_file'] = args.opt
-            opt['force_yml'] = args.force_yml
-            check_options(opt)
-            check_checkpoints_exist(opt)
-            if not (opt['auto_resume'] or opt['path'].get('resume_state')):
-                check_not_in_archive(opt)
-            model = MODEL_REGISTRY.get(opt['model_type'])
-            repair_datasets(whole_pairs=not issubclass(model, HCFlowModel))
-            if is_train and issubclass(model, ResumableModel):
-                stack.enter_context(signals_stop_training())  # other models would never look
-            return opt, basicsr_args
-
-        stack.callback(_end_workers)
-        pipeline_module.parse_options = parse_options
-        sys.argv = ['basicsr', *_basicsr_flags(args)]  # BasicSR parses sys.argv itself
-        stack.enter_context(_followed_epochs())
-        stack.enter_context(run_folders(args.opt))
-        getattr(pipeline_module, f'{args.command}_pipeline')(os.getcwd())
-
-
-def _end_workers():
-    """End what still loads data: it ignores SIGTERM, for which Python would wait without end when it exits."""
-    children = multiprocessing.active_children()
-    if not children:
-        return
-    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise an error
-    for child in children:
-        child.kill()
-        child.join()
-    signal.signal(signal.SIGCHLD, before)
-
-
-@contextmanager
-def _followed_epochs():
-    """While BasicSR trains, its sampler is ours."""
-    import basicsr.train
-
-    from hcflow_model.pipeline.sampler import EpochSampler
-    before, basicsr.train.EnlargedSampler = basicsr.train.EnlargedSampler, EpochSampler
-    try:
-        yield
-    finally:
-        basicsr.train.EnlargedSampler, EpochSampler.newest = before, None
-
-
-def _basicsr_flags(args: argparse.Namespace) -> list[str]:
-    flags = ['-opt', args.opt, '--launcher', args.launcher, '--local_rank', str(args.local_rank)]
-    flags += [flag for flag, on in (('--auto_resume', args.auto_resume), ('--debug', args.debug)) if on]
-    return flags + (['--force_yml', *args.force_yml] if args.force_yml else [])
 
 
 def input_error(error: Exception) -> str | None:

@@ -67,21 +67,15 @@ def import_safetensors():
     return safetensors
 
 
-def force_weights_only() -> None:
-    """Have every `torch.load` of this process and its workers refuse pickled code.
+@contextmanager
+def weights_only() -> Iterator[None]:
+    """Within it every `torch.load` of this process, and of those it starts, refuses pickled code.
 
     BasicSR, torchvision (VGG) and lpips load without `weights_only`, which depends on PyTorch's version and on
     TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD, or with `weights_only=False`; PyTorch's own switch overrules them all.
     """
-    os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
+    before = {name: os.environ.pop(name, None) for name in SWITCHES}
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
-
-
-@contextmanager
-def weights_only() -> Iterator[None]:
-    """:func:`force_weights_only` for the time of other packages' loading, where no command has set it for good."""
-    before = {name: os.environ.get(name) for name in SWITCHES}
-    force_weights_only()
     try:
         yield
     finally:

@@ -3,13 +3,10 @@ import os
 
 import cv2
 import numpy as np
-from basicsr.data import prefetch_dataloader
 from basicsr.utils import FileClient
 from torch.utils.data import Dataset
 
 from hcflow_arch import InputError
-
-from .pairs import build_dataset
 
 
 class NamedErrors(Dataset):
@@ -95,40 +92,3 @@ def _size_or_problem(dataset, key, path):
         where = f' (in {folder})' if folder and not os.path.isabs(path) and not os.path.exists(path) else ''
         return (f'Image {path}{where} is broken or no image ({len(content)} bytes); replace it or take it out.')
     return image.shape[:2]
-
-
-class PrefetchGenerator(prefetch_dataloader.PrefetchGenerator):
-    """BasicSR's (data/prefetch_dataloader.py) waits for ever once reading has failed in its thread."""
-
-    def run(self):
-        try:
-            for item in self.generator:
-                self.queue.put(item)
-            self.queue.put(None)
-        except Exception as error:
-            self.queue.put(error)
-
-    def __next__(self):
-        item = super().__next__()
-        if isinstance(item, Exception):
-            raise item
-        return item
-
-
-def repair_datasets(whole_pairs: bool = False) -> None:
-    """Have BasicSR's pipelines build datasets with named errors, and see the errors of their prefetching.
-
-    Args:
-        whole_pairs: Refuse validation sets in which an image has no partner, as BasicSR does: for models whose
-            validation cannot leave an image out. Default: False.
-    """
-    import basicsr.data
-    import basicsr.test
-    import basicsr.train
-    build = basicsr.data.build_dataset if whole_pairs else build_dataset
-
-    def build_named(dataset_opt):
-        return NamedErrors(build(dataset_opt))
-
-    prefetch_dataloader.PrefetchGenerator = PrefetchGenerator
-    basicsr.train.build_dataset = basicsr.test.build_dataset = build_named

@@ -3,7 +3,7 @@ import os
 from pathlib import Path
 
 import lmdb
-from basicsr.utils.file_client import BaseStorageBackend, FileClient
+from basicsr.utils.file_client import BaseStorageBackend
 
 from hcflow_arch import InputError
 
@@ -85,6 +85,3 @@ class LmdbBackend(BaseStorageBackend):
 
     def get_text(self, filepath):
         raise NotImplementedError
-
-
-FileClient._backends['lmdb'] = LmdbBackend  # for all datasets: they share what one of them opened

@@ -1,29 +1,7 @@
-"""Pairs of LR and HR files; in validation and tests, one without the other is told of and does not stop the run."""
+"""Pairs of LR and HR files, also those of which one file is missing."""
 from os import path as osp
 
-import basicsr.data
-from basicsr.data import paired_image_dataset
 from basicsr.utils import scandir
-from torch.utils.data import Dataset
-
-
-def build_dataset(dataset_opt: dict) -> Dataset:
-    """BasicSR's `build_dataset`, which refuses folders of pairs as a whole where one image has no partner.
-
-    In training that stays so. In validation and tests such a pair is part of the dataset: reading it fails, as that of
-    a broken image does. The pairs are sorted, so that every image has the same noise on every machine.
-
-    Args:
-        dataset_opt (dict): A block of `datasets`.
-    """
-    if dataset_opt['phase'] == 'train':
-        return basicsr.data.build_dataset(dataset_opt)
-    strict = paired_image_dataset.paired_paths_from_folder
-    paired_image_dataset.paired_paths_from_folder = paired_paths
-    try:
-        return basicsr.data.build_dataset(dataset_opt)
-    finally:
-        paired_image_dataset.paired_paths_from_folder = strict
 
 
 def paired_paths(folders: list[str], keys: list[str], filename_tmpl: str) -> list[dict[str, str]]:

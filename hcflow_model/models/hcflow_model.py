@@ -41,6 +41,7 @@ class HCFlowModel(ResumableModel):
     default_temperatures = (0, 0.9)
     default_train_temperature = 0.9
     has_likelihood = True
+    skips_broken_pairs = True  # in validation
 
     def __init__(self, opt):
         check_metric_weights((opt.get('val') or {}).get('metrics'))

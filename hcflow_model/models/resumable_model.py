@@ -19,6 +19,7 @@ from hcflow_model.pipeline.sampler import EpochSampler
 class ResumableModel(SRModel):
     """Saving, loading, resuming and stopping of models that train net_g (with net_g_ema) and, maybe, net_d."""
 
+    stops_when_asked = True  # a signal only asks it to stop: it finishes its iteration and saves
     epoch = last_iter = 0
     last_saved = None  # (iteration, its training state)
 

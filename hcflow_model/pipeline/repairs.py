@@ -1,8 +1,8 @@
 """Every repair that BasicSR 1.4.2 needs on today's Python packages and on machines without a GPU.
 
-`hcflow_arch.basicsr_import` makes `import basicsr` work; :func:`repair_pipelines` makes its training and testing
-pipelines work. Each repair is applied only where it is needed and names the upstream issue or the place in BasicSR, so
-that it can be deleted when BasicSR releases the fix.
+`hcflow_arch.basicsr_import` makes `import basicsr` work; these make its training and testing pipelines work. `run.py`
+puts them in place for the time of a command. Each names the upstream issue or the place in BasicSR, so that it can be
+deleted when BasicSR releases the fix.
 """
 import functools
 import os
@@ -11,32 +11,36 @@ import random
 import re
 import subprocess
 from ast import literal_eval
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 
+from basicsr.utils import FileClient
+
 from hcflow_arch import InputError
-from hcflow_arch.weights.safe_load import force_weights_only, unsafe_checkpoint
-from hcflow_model.options.read import safe_ordered_yaml
+from hcflow_arch.weights.safe_load import unsafe_checkpoint
+from hcflow_model.data.lmdb import LmdbBackend
 
 LAUNCHED_WITH = {'pytorch': ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
                  'slurm': ('SLURM_NODELIST', 'SLURM_NTASKS', 'SLURM_PROCID')}
 
 
-def repair_pipelines() -> None:
-    """Put the repairs below in place of what `basicsr.train` and `basicsr.test` call."""
-    import basicsr.data
-    import basicsr.train
-    import basicsr.utils.options
-    from basicsr.models.base_model import BaseModel
+@contextmanager
+def replaced(replacements: Iterable[tuple[object, str, object]]) -> Iterator[None]:
+    """Give attributes of modules and classes other values; at the end, also after an error, they have theirs again.
 
-    from .resume_state import load_resume_state
-    force_weights_only()
-    if not hasattr(BaseModel.load_network, '__wrapped__'):
-        BaseModel.load_network = name_checkpoint(BaseModel.load_network)
-    basicsr.utils.options.ordered_yaml = safe_ordered_yaml
-    basicsr.utils.options.init_dist = init_dist
-    basicsr.train.load_resume_state = load_resume_state
-    basicsr.data.worker_init_fn = worker_init_fn
+    Args:
+        replacements: (module or class, name of the attribute, value).
+    """
+    before = []
+    try:
+        for owner, name, value in replacements:
+            before.append((owner, name, getattr(owner, name)))
+            setattr(owner, name, value)
+        yield
+    finally:
+        for owner, name, value in reversed(before):
+            setattr(owner, name, value)
 
 
 def worker_init_fn(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
@@ -45,10 +49,16 @@ def worker_init_fn(worker_id: int, num_workers: int, rank: int, seed: int) -> No
     import signal
 
     import numpy as np
+    FileClient._backends = backends()  # a worker that was not forked has BasicSR's own
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, signal.SIG_IGN)
     np.random.seed(num_workers * rank + worker_id + seed)
     random.seed(num_workers * rank + worker_id + seed)
+
+
+def backends() -> dict[str, type]:
+    """BasicSR's backends of `io_backend`, with that for LMDBs which datasets of one process share."""
+    return {**FileClient._backends, 'lmdb': LmdbBackend}
 
 
 def name_checkpoint(load_network: Callable) -> Callable:

@@ -82,6 +82,15 @@ class RunFolders:
             shutil.rmtree(path)
             os.rename(archive, path)
 
+    @contextmanager
+    def put_back_on_error(self) -> Iterator[None]:
+        """Within it every exception puts the folders back."""
+        try:
+            yield
+        except BaseException:
+            self.put_back()
+            raise
+
     def _is_new(self, file, entry):
         return not file.endswith(NOTES) and 'events.out.tfevents' not in file and self.before.get(file) != entry
 
@@ -95,18 +104,3 @@ def _free_name(path):
     while path.exists():
         path = path.with_name(f'{path.stem}_{path.suffix}')
     return path
-
-
-@contextmanager
-def run_folders(option_file: str) -> Iterator[RunFolders]:
-    """Within it BasicSR's pipelines handle folders by :class:`RunFolders`; an exception puts them back."""
-    import basicsr.train
-    import basicsr.utils.misc
-    folders = RunFolders(option_file)
-    basicsr.utils.misc.mkdir_and_rename = basicsr.train.mkdir_and_rename = folders.archive
-    basicsr.train.copy_opt_file = folders.copy_option_file
-    try:
-        yield folders
-    except BaseException:
-        folders.put_back()
-        raise

@@ -18,6 +18,7 @@ from helpers import REMOVED, SMALL, demo_options, small_net
 from hcflow_arch import InputError
 from hcflow_model import cli
 from hcflow_model.pipeline.stopping import TrainingStopped
+from hcflow_model.utils.plugins import installed_plugins
 
 SMALL_NET = {f'network_g.{key}': value for key, value in SMALL.items()}
 
@@ -281,7 +282,7 @@ def test_installed_plugins(command, pipelines, monkeypatch):
 
     loaded = []
     plugins = [SimpleNamespace(name='broken', load=broken), SimpleNamespace(name='good', load=lambda: loaded.append(1))]
-    monkeypatch.setattr(cli, '_plugins', lambda: plugins)
+    monkeypatch.setattr('hcflow_model.utils.plugins.installed_plugins', lambda: plugins)
     write()
     code, _, errors = command('train', '-opt', 'opt.yml')
     assert code == 0 and loaded == [1] and len(pipelines) == 1
@@ -289,7 +290,7 @@ def test_installed_plugins(command, pipelines, monkeypatch):
 
 
 def test_this_package_is_an_installed_plugin():
-    plugins = {plugin.name: plugin.value for plugin in cli._plugins()}
+    plugins = {plugin.name: plugin.value for plugin in installed_plugins()}
     assert plugins['hcflow'] == 'hcflow_model'
     scripts = {script.name: script.value for script in metadata.entry_points(group='console_scripts')}
     assert scripts['basicsr'] == 'hcflow_model.cli:main'

@@ -1,5 +1,6 @@
 """The structure that CONTRIBUTING.md describes: imports run down only, and a wheel holds every package."""
 import ast
+import os
 import shutil
 import subprocess
 import sys
@@ -70,6 +71,84 @@ def test_every_room_has_its_floor():
 def test_the_network_knows_nothing_of_training():
     for path in files('hcflow_arch'):
         assert not [name for name in imports_of(path) if name.startswith('hcflow_model')], path
+
+
+def assignments(path):
+    """Lines of a file that assign into a module or class of BasicSR, or into sys.argv."""
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    theirs = {'sys.argv'}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            theirs |= {alias.asname or alias.name for alias in node.names if alias.name.split('.')[0] == 'basicsr'}
+        elif isinstance(node, ast.ImportFrom) and (node.module or '').split('.')[0] == 'basicsr':
+            theirs |= {alias.asname or alias.name for alias in node.names}
+    theirs |= {'basicsr'} if any(name.startswith('basicsr.') for name in theirs) else set()
+
+    def is_theirs(node):
+        text = ast.unparse(node)
+        return any(text == name or text.startswith((f'{name}.', f'{name}[')) for name in theirs)
+
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Attribute, ast.Subscript)) and isinstance(node.ctx, (ast.Store, ast.Del)):
+            found = is_theirs(node.value) or ast.unparse(node) == 'sys.argv'
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ('setattr', 'delattr'):
+            found = is_theirs(node.args[0]) or ast.unparse(node.args[0]) == 'sys'
+        else:
+            found = isinstance(node, ast.Call) and ast.unparse(node.func) == 'replaced'
+        if found:
+            yield f'{path}:{node.lineno}: {ast.unparse(node)}'
+
+
+def test_only_the_pipeline_changes_basicsr():
+    found = [line for package in ('hcflow_arch', 'hcflow_model') for path in files(package)
+             if path.relative_to(ROOT).parts[:2] != ('hcflow_model', 'pipeline') for line in assignments(path)]
+    assert not found
+
+
+@pytest.mark.parametrize(('text', 'number'), [
+    ('import basicsr.train\nbasicsr.train.build_model = 1\nbasicsr.data.x.y = 2', 2),
+    ('from basicsr.utils import FileClient as F\nF._backends["lmdb"] = 1\ndel F._backends', 2),
+    ('from basicsr import data\ndata.build, x = 1, 2\nsetattr(data, "a", 1)', 2),
+    ('import sys\nsys.argv = []\nsys.argv[1:] = []\nsys.argv += [1]', 3),
+    ('replaced([(a, "b", 1)])', 1),
+    ('import basicsr.train\nmine.train = basicsr.train.build_model\nbasicsr = basicsr_train = 1', 0)])
+def test_changes_are_seen(text, number, tmp_path):
+    (tmp_path / 'a.py').write_text(text)
+    assert len(list(assignments(tmp_path / 'a.py'))) == number
+
+
+ATTRIBUTES = """
+import importlib, inspect, pkgutil, runpy, sys
+if sys.argv[1] == 'with':
+    import hcflow_model
+else:
+    runpy.run_path(sys.argv[2])  # without it, BasicSR cannot be imported beside a torchvision of today
+import basicsr.test, basicsr.train
+for info in pkgutil.walk_packages(basicsr.__path__, 'basicsr.'):
+    if not info.name.startswith(('basicsr.ops', 'basicsr.metrics.test')):
+        importlib.import_module(info.name)
+def show(owner, name):
+    for key, value in sorted(vars(owner).items()):
+        if inspect.isclass(value) and value.__module__ == name:
+            show(value, value.__qualname__)
+        if inspect.isroutine(value) or inspect.isclass(value) or inspect.isclass(owner):
+            where = getattr(value, '__module__', None), getattr(value, '__qualname__', None)
+            text = where if where != (None, None) else repr(value)
+            print(owner.__name__, key, text)
+for name in sorted(sys.modules):
+    if name.split('.')[0] == 'basicsr':
+        show(sys.modules[name], name)
+"""
+
+
+def test_importing_the_package_leaves_basicsr_as_it_is():
+    """Functions, classes and what classes hold: those of somebody else's program must be BasicSR's own."""
+    repair = str(ROOT / 'hcflow_arch' / 'basicsr_import.py')
+    without, with_it = (subprocess.run([sys.executable, '-c', ATTRIBUTES, which, repair], capture_output=True,
+                                       text=True, check=True, env={**os.environ, 'PYTHONHASHSEED': '0'}
+                                       ).stdout.splitlines() for which in ('without', 'with'))
+    assert without == with_it
+    assert any('FileClient _backends' in line for line in without) and len(without) > 1000
 
 
 def test_direction_is_seen():

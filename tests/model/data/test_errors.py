@@ -10,7 +10,7 @@ from basicsr.data.single_image_dataset import SingleImageDataset
 from PIL import Image
 
 from hcflow_arch import InputError
-from hcflow_model.data.errors import NamedErrors, PrefetchGenerator
+from hcflow_model.data.errors import NamedErrors
 from hcflow_model.data.hr_only_dataset import HROnlyDataset
 
 RGB = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
@@ -172,47 +172,3 @@ def test_errors_in_loaders(workers, tmp_path):
     loader = torch.utils.data.DataLoader(NamedErrors(datasets(tmp_path)[PairedImageDataset]), num_workers=workers)
     with pytest.raises(InputError, match=r'/a\.png is broken'):
         next(iter(loader))
-
-
-def test_prefetching_ends_and_fails():
-    """BasicSR's thread would leave the training waiting for ever."""
-    def broken():
-        yield 1
-        raise InputError('image a')
-
-    generator = PrefetchGenerator(broken(), 1)
-    assert next(generator) == 1
-    with pytest.raises(InputError, match='image a'):
-        next(generator)
-    assert list(PrefetchGenerator(iter([1, 2]), 2)) == [1, 2]
-
-
-def test_pipelines_build_them(monkeypatch, tmp_path):
-    import basicsr.test
-    import basicsr.train
-
-    from hcflow_model.data.errors import repair_datasets
-    for module in (basicsr.train, basicsr.test):
-        monkeypatch.setattr(module, 'build_dataset', None)
-    repair_datasets()
-    write(tmp_path, png(BGR))
-    opt = {**datasets(tmp_path)[PairedImageDataset].opt, 'type': 'PairedImageDataset'}
-    for module in (basicsr.train, basicsr.test):
-        assert isinstance(module.build_dataset(opt), NamedErrors)
-
-
-@pytest.mark.parametrize('whole_pairs', [False, True])
-def test_models_that_leave_nothing_out_keep_the_check_of_pairs(whole_pairs, monkeypatch, tmp_path):
-    import basicsr.train
-
-    from hcflow_model.data.errors import repair_datasets
-    monkeypatch.setattr(basicsr.train, 'build_dataset', None)
-    repair_datasets(whole_pairs)
-    write(tmp_path, png(BGR))
-    opt = {**datasets(tmp_path)[PairedImageDataset].opt, 'type': 'PairedImageDataset', 'phase': 'val'}
-    (tmp_path / 'gt' / 'b.png').write_bytes(png(BGR))
-    if whole_pairs:
-        with pytest.raises(AssertionError, match='different number of images'):
-            basicsr.train.build_dataset(opt)
-    else:
-        assert len(basicsr.train.build_dataset(opt)) == 2

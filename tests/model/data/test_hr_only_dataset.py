@@ -5,10 +5,13 @@ import numpy as np
 import pytest
 import torch
 from basicsr.data import build_dataloader, build_dataset
+from basicsr.utils import FileClient
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 
 from hcflow_arch import InputError
 from hcflow_model.data.hr_only_dataset import HROnlyDataset
+from hcflow_model.data.lmdb import LmdbBackend
+from hcflow_model.pipeline.repairs import backends, replaced
 
 SIZE = 24  # height; the width is 8 more
 
@@ -74,11 +77,20 @@ def test_training_augments(folder, hflip, rot, count):
     assert all(sum(found) == 1 for found in seen) and len(seen) == count
 
 
-def test_lmdb(folder, tmp_path):
+@pytest.mark.parametrize('ours', [False, True])
+def test_lmdb(ours, folder, tmp_path):
+    """In programs of others by BasicSR's own backend, in our commands by ours."""
     make_lmdb_from_imgs(str(folder), str(tmp_path / 'gt.lmdb'), ['a.png', 'b.png'], ['a', 'b'], map_size=2**20)
     dataset = build_dataset(options(tmp_path / 'gt.lmdb', 'val', 'lmdb'))
-    assert [dataset[i]['gt_path'] for i in range(len(dataset))] == ['a', 'b']
-    assert torch.equal(dataset[1]['gt'], read_rgb(folder / 'b.png'))
+    with replaced([(FileClient, '_backends', backends())] if ours else []):
+        assert [dataset[i]['gt_path'] for i in range(len(dataset))] == ['a', 'b']
+        assert torch.equal(dataset[1]['gt'], read_rgb(folder / 'b.png'))
+        assert isinstance(dataset.file_client.client, LmdbBackend) == ours
+        dataset.paths[0] = 'c'
+        with pytest.raises(InputError, match=r"'c'|Image c"):
+            dataset[0]
+    batches = torch.utils.data.DataLoader(dataset, num_workers=1, sampler=[1])
+    assert torch.equal(next(iter(batches))['gt'][0], read_rgb(folder / 'b.png'))
 
 
 def test_meta_info_file_chooses_images(folder, tmp_path):

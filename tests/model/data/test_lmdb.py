@@ -11,6 +11,14 @@ from helpers import DATA
 from hcflow_arch import InputError
 from hcflow_model.data.errors import NamedErrors
 from hcflow_model.data.lmdb import LmdbBackend, open_lmdb
+from hcflow_model.pipeline.repairs import backends, replaced
+
+
+@pytest.fixture(autouse=True)
+def in_a_command():
+    """Our backend in the place of BasicSR's."""
+    with replaced([(FileClient, '_backends', backends())]):
+        yield
 
 
 @pytest.fixture

@@ -8,9 +8,7 @@ from helpers import demo_options
 
 from hcflow_arch import InputError, basicsr_import
 from hcflow_model.options.read import read_option_file, safe_ordered_yaml
-from hcflow_model.pipeline import repairs as basicsr_compat
-from hcflow_model.pipeline.repairs import apply_force_yml
-from hcflow_model.pipeline.resume_state import load_resume_state
+from hcflow_model.pipeline.repairs import apply_force_yml, replaced
 
 
 @pytest.mark.slow
@@ -39,14 +37,22 @@ def test_version_is_that_of_the_basicsr_that_would_be_imported(tmp_path, monkeyp
     assert basicsr_import.basicsr_version() == '9.8.7'
 
 
-def test_repairs_of_the_pipelines(monkeypatch):
-    import basicsr.train
-    import basicsr.utils.options
-    monkeypatch.setattr(basicsr.train, 'load_resume_state', None)
-    monkeypatch.setattr(basicsr.utils.options, 'ordered_yaml', None)
-    basicsr_compat.repair_pipelines()
-    assert basicsr.train.load_resume_state is load_resume_state
-    assert basicsr.utils.options.ordered_yaml is safe_ordered_yaml
+@pytest.mark.parametrize('error', [None, KeyError, KeyboardInterrupt])
+def test_replaced_values_come_back(error):
+    class Owner:
+        first, second = 1, 2
+
+    try:
+        with replaced([(Owner, 'first', 3), (Owner, 'second', 4), (Owner, 'first', 5)]):
+            assert (Owner.first, Owner.second) == (5, 4)
+            if error:
+                raise error
+    except BaseException as raised:
+        assert type(raised) is error
+    assert (Owner.first, Owner.second) == (1, 2)
+    with pytest.raises(AttributeError, match='none'), replaced([(Owner, 'first', 3), (Owner, 'none', 4)]):
+        pass
+    assert Owner.first == 1 and not hasattr(Owner, 'none')
 
 
 # ---- option files ----

@@ -4,7 +4,7 @@ import pytest
 from helpers import demo_options
 
 from hcflow_arch import InputError
-from hcflow_model.pipeline.run_folders import RunFolders, check_not_in_archive, run_folders
+from hcflow_model.pipeline.run_folders import RunFolders, check_not_in_archive
 
 
 @pytest.fixture
@@ -82,18 +82,13 @@ def test_option_file_in_the_folder_that_is_archived(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('error', [InputError, KeyboardInterrupt, KeyError])
-def test_within_the_pipelines(error, folders, monkeypatch):
-    import basicsr.train
-    import basicsr.utils.misc
-    for module, name in ((basicsr.train, 'mkdir_and_rename'), (basicsr.utils.misc, 'mkdir_and_rename'),
-                         (basicsr.train, 'copy_opt_file')):
-        monkeypatch.setattr(module, name, None)
+def test_every_exception_puts_back(error, folders):
     Path('experiments/a').mkdir(parents=True)
-    with pytest.raises(error), run_folders('opt.yml'):
-        basicsr.utils.misc.make_exp_dirs({'is_train': True, 'path': {'experiments_root': 'experiments/a', 'm': 'b'}})
-        basicsr.train.copy_opt_file('opt.yml', 'experiments/a')
+    with pytest.raises(error), folders.put_back_on_error():
+        start(folders)
         raise error('x')
-    assert [path.name for path in Path('experiments').iterdir()] == ['a'] and not any(Path('experiments/a').iterdir())
+    assert [path.name for path in Path('experiments').iterdir()] == ['a']
+    assert [path.name for path in Path('experiments/a').iterdir()] == ['new.log']
 
 
 def test_folder_that_cannot_be_made(folders):

@@ -1,0 +1,49 @@
+"""How BasicSR's pipelines build datasets: errors name files, and a pair without one half does not stop a validation."""
+from collections.abc import Callable
+
+import basicsr.data
+from basicsr.data import paired_image_dataset, prefetch_dataloader
+from torch.utils.data import Dataset
+
+from hcflow_model.data.errors import NamedErrors
+from hcflow_model.data.pairs import paired_paths
+
+from .repairs import replaced
+
+
+def dataset_builder(whole_pairs: bool) -> Callable[[dict], Dataset]:
+    """What takes the place of BasicSR's `build_dataset`, which refuses folders where one image has no partner.
+
+    In training that stays so. In validation and tests such a pair is part of the dataset: reading it fails, as that of
+    a broken image does. The pairs are sorted, so that every image has the same noise on every machine.
+
+    Args:
+        whole_pairs: Refuse them in validation, too: for models whose validation cannot leave an image out.
+
+    Returns:
+        A function of a block of `datasets`.
+    """
+    def build(dataset_opt):
+        if whole_pairs or dataset_opt['phase'] == 'train':
+            return NamedErrors(basicsr.data.build_dataset(dataset_opt))
+        with replaced([(paired_image_dataset, 'paired_paths_from_folder', paired_paths)]):
+            return NamedErrors(basicsr.data.build_dataset(dataset_opt))
+    return build
+
+
+class PrefetchGenerator(prefetch_dataloader.PrefetchGenerator):
+    """BasicSR's (data/prefetch_dataloader.py) waits for ever once reading has failed in its thread."""
+
+    def run(self):
+        try:
+            for item in self.generator:
+                self.queue.put(item)
+            self.queue.put(None)
+        except Exception as error:
+            self.queue.put(error)
+
+    def __next__(self):
+        item = super().__next__()
+        if isinstance(item, Exception):
+            raise item
+        return item

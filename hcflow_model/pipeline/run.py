@@ -1,0 +1,107 @@
+"""Runs BasicSR's training or testing; all that stands in for a piece of BasicSR does so for that time alone."""
+import argparse
+import multiprocessing
+import os
+import signal
+import sys
+from contextlib import ExitStack
+
+import basicsr.data
+import basicsr.test
+import basicsr.train
+import basicsr.utils.options
+from basicsr.models.base_model import BaseModel
+from basicsr.utils import FileClient
+from basicsr.utils.registry import MODEL_REGISTRY
+
+from hcflow_arch.weights.safe_load import weights_only
+from hcflow_model.options.check import check_checkpoints_exist, check_options, check_structure
+from hcflow_model.options.read import check_plain, read_option_file, safe_ordered_yaml
+from hcflow_model.options.rules import check_registered
+from hcflow_model.utils.plugins import load_plugins
+
+from .datasets import PrefetchGenerator, dataset_builder
+from .repairs import apply_force_yml, backends, init_dist, name_checkpoint, replaced, worker_init_fn
+from .resume_state import load_resume_state
+from .run_folders import RunFolders, check_not_in_archive
+from .sampler import EpochSampler
+from .stopping import signals_stop_training
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train or test, as the command line says.
+
+    Args:
+        args: `command`, 'train' or 'test', and BasicSR's arguments of these names: opt, launcher, auto_resume, debug,
+            local_rank, force_yml.
+
+    Raises:
+        InputError: What the user can mend.
+        TrainingStopped: By a signal, after everything was saved.
+    """
+    is_train = args.command == 'train'
+    opt = apply_force_yml(args.force_yml or [], read_option_file(args.opt))
+    check_plain(opt)
+    load_plugins(opt.get('plugins'))
+    check_structure(opt, is_train)
+    check_registered('model_type', opt['model_type'], MODEL_REGISTRY)
+    model = MODEL_REGISTRY.get(opt['model_type'])
+    folders, basicsr_parse_options = RunFolders(args.opt), basicsr.utils.options.parse_options
+
+    def parse_options(root_path, is_train=True):
+        opt, basicsr_args = basicsr_parse_options(root_path, is_train)
+        opt['option_file'] = args.opt
+        opt['force_yml'] = args.force_yml
+        check_options(opt)
+        check_checkpoints_exist(opt)
+        if not (opt['auto_resume'] or opt['path'].get('resume_state')):
+            check_not_in_archive(opt)
+        if is_train and getattr(model, 'stops_when_asked', False):
+            stack.enter_context(signals_stop_training())  # other models would never look
+        return opt, basicsr_args
+
+    build_dataset = dataset_builder(whole_pairs=not getattr(model, 'skips_broken_pairs', False))
+    with ExitStack() as stack:
+        stack.callback(_end_training)
+        stack.enter_context(weights_only())
+        stack.enter_context(replaced([
+            (sys, 'argv', ['basicsr', *_basicsr_flags(args)]),  # BasicSR parses sys.argv itself
+            (basicsr.utils.options, 'ordered_yaml', safe_ordered_yaml),
+            (basicsr.utils.options, 'init_dist', init_dist),
+            (basicsr.train, 'parse_options', parse_options),
+            (basicsr.test, 'parse_options', parse_options),
+            (basicsr.train, 'load_resume_state', load_resume_state),
+            (basicsr.train, 'mkdir_and_rename', folders.archive),
+            (basicsr.utils.misc, 'mkdir_and_rename', folders.archive),
+            (basicsr.train, 'copy_opt_file', folders.copy_option_file),
+            (basicsr.train, 'build_dataset', build_dataset),
+            (basicsr.test, 'build_dataset', build_dataset),
+            (basicsr.train, 'EnlargedSampler', EpochSampler),
+            (basicsr.data, 'worker_init_fn', worker_init_fn),
+            (basicsr.data.prefetch_dataloader, 'PrefetchGenerator', PrefetchGenerator),
+            (FileClient, '_backends', backends()),
+            (BaseModel, 'load_network', name_checkpoint(BaseModel.load_network)),
+        ]))
+        stack.enter_context(folders.put_back_on_error())
+        (basicsr.train.train_pipeline if is_train else basicsr.test.test_pipeline)(os.getcwd())
+
+
+def _end_training():
+    """End what still loads data: it ignores SIGTERM, for which Python would wait without end when it exits."""
+    EpochSampler.newest = None
+    children = multiprocessing.active_children()
+    if not children:
+        return
+    if hasattr(signal, 'SIGCHLD'):
+        before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise an error
+    for child in children:
+        child.kill()
+        child.join()
+    if hasattr(signal, 'SIGCHLD'):
+        signal.signal(signal.SIGCHLD, before)
+
+
+def _basicsr_flags(args):
+    flags = ['-opt', args.opt, '--launcher', args.launcher, '--local_rank', str(args.local_rank)]
+    flags += [flag for flag, on in (('--auto_resume', args.auto_resume), ('--debug', args.debug)) if on]
+    return flags + (['--force_yml', *args.force_yml] if args.force_yml else [])

@@ -12,7 +12,7 @@ from .checks import check_counts, check_image, check_latents, check_num_block, c
 from .convs.layout import ChannelsLastModule
 from .errors import InputError
 from .features.feature_net import RegisteredFeatureNet, RRDBFeatureNet
-from .flow.couplings import AffineCoupling, ShiftCoupling
+from .flow.couplings import ShiftCoupling, find_coupling
 from .flow.initialization import apply_start, fit_start
 from .flow.layers import ActNorm2d
 from .flow.level import HCFlowLevel
@@ -65,6 +65,8 @@ class HCFlowNet(ChannelsLastModule):
         num_grow_ch (int): Growth of the RRDBs. Default: 32; rescaling: 16.
         feature_net (dict): `{type: NAME, ...}`: an architecture registered in BasicSR that keeps the resolution, in
             place of the RRDB feature nets. Default: None.
+        coupling (str): Coupling layer in place of the affine one: the name of a class with `@register_coupling` (see
+            docs/extending.md). Default: 'AffineCoupling'.
         temperature (float): Sampling temperature of `net(lq)` where none is given. Default: 0; rescaling: 1.
         start (str): Starting values, 'paper' or 'wavelet' (see flow/initialization.py). Default: 'paper'.
         memory (str): 'default', or 'low': training keeps only the inputs of dense blocks and flow steps and computes
@@ -81,9 +83,9 @@ class HCFlowNet(ChannelsLastModule):
     def __init__(self, scale: int = 4, task: str = 'sr', quant_bins: int | None = None,
                  num_flow_steps: int | None = None, num_cond_steps: int | None = None, hidden_channels: int = 64,
                  num_subnet_grow_ch: int = 32, num_feat: int = 64, num_block: Sequence[int] | None = None,
-                 num_grow_ch: int | None = None, feature_net: dict | None = None, temperature: float | None = None,
-                 start: str = 'paper', memory: str = 'default', channels_last: bool | None = None,
-                 compile: bool = False):
+                 num_grow_ch: int | None = None, feature_net: dict | None = None, coupling: str = 'AffineCoupling',
+                 temperature: float | None = None, start: str = 'paper', memory: str = 'default',
+                 channels_last: bool | None = None, compile: bool = False):
         given = {name: value for name, value in locals().items() if name not in ('self', '__class__')}
         super().__init__()
         self.arguments = {name: value for name, value in given.items() if value is not None}  # to rebuild it
@@ -93,7 +95,7 @@ class HCFlowNet(ChannelsLastModule):
             raise InputError(f'network_g.task is {task!r}; allowed are {TASKS}.')
         if memory not in MEMORY_MODES:
             raise InputError(f'network_g.memory is {memory!r}; allowed are {MEMORY_MODES}.')
-        rescaling, recompute = task == 'rescaling', memory == 'low'
+        coupling_class, rescaling, recompute = find_coupling(coupling), task == 'rescaling', memory == 'low'
         num_flow_steps = _default(num_flow_steps, 8 if rescaling else 13)
         num_cond_steps = _default(num_cond_steps, 6 if rescaling else 13)
         num_grow_ch = _default(num_grow_ch, 16 if rescaling else 32)
@@ -107,13 +109,20 @@ class HCFlowNet(ChannelsLastModule):
                       num_grow_ch=num_grow_ch)
         check_num_block(num_block)
 
+        def glow_step(num_channels: int, num_context_ch: int = 0) -> FlowStep:
+            # actnorm, 1x1 convolution, coupling (Glow, section 3), with context in the conditional flow
+            half = num_channels // 2
+            subnet = FCN(half + num_context_ch, coupling_class.num_outputs * (num_channels - half), hidden_channels,
+                         recompute=not recompute)  # a step that is run again as a whole needs it no more
+            return FlowStep(num_channels, coupling_class(subnet, half), recompute=recompute)
+
         def main_step(index: int, num_channels: int) -> FlowStep:
             if not rescaling:
-                return _glow_step(num_channels, 0, hidden_channels, recompute)
+                return glow_step(num_channels)
             # the LR image is always the first three channels; it conditions the rest and is shifted by it in turns
             if index % 2 == 0:
-                subnet = DenseBlock(3, 2 * (num_channels - 3), num_subnet_grow_ch)
-                return FlowStep(num_channels, AffineCoupling(subnet, 3), with_conv=False, recompute=recompute)
+                subnet = DenseBlock(3, coupling_class.num_outputs * (num_channels - 3), num_subnet_grow_ch)
+                return FlowStep(num_channels, coupling_class(subnet, 3), with_conv=False, recompute=recompute)
             subnet = DenseBlock(num_channels - 3, 3, num_subnet_grow_ch)
             return FlowStep(num_channels, ShiftCoupling(subnet, 3), with_conv=False, recompute=recompute)
 
@@ -134,7 +143,7 @@ class HCFlowNet(ChannelsLastModule):
                                      recompute=recompute)
             else:
                 net = RegisteredFeatureNet(num_in_ch, feature_net)
-            steps = [_glow_step(num_high, net.num_out_ch, hidden_channels, recompute) for _ in range(num_cond_steps)]
+            steps = [glow_step(num_high, net.num_out_ch) for _ in range(num_cond_steps)]
             prior = FlowSequential(*steps, ConditionalGaussian(num_high, net.num_out_ch, bounded=rescaling))
             levels.append(HCFlowLevel(main, num_low, net, prior))
             num_coarser += net.num_out_ch
@@ -335,14 +344,6 @@ class HCFlowNet(ChannelsLastModule):
         finally:
             for norm in waiting:
                 norm.training = True
-
-
-def _glow_step(num_channels: int, num_context_ch: int, hidden_channels: int, recompute: bool) -> FlowStep:
-    """Actnorm, 1x1 convolution, affine coupling (Glow, section 3), with context where num_context_ch is not 0."""
-    num_condition = num_channels // 2
-    subnet = FCN(num_condition + num_context_ch, 2 * (num_channels - num_condition), hidden_channels,
-                 recompute=not recompute)  # a step that is run again as a whole needs it no more
-    return FlowStep(num_channels, AffineCoupling(subnet, num_condition), recompute=recompute)
 
 
 def _default(value, default):

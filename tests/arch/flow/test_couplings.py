@@ -1,8 +1,17 @@
 import pytest
 import torch
-from helpers import check_flow_layer
+from helpers import check_flow_layer, perturb, small_net
 
-from hcflow_arch.flow.couplings import AffineCoupling, ShiftCoupling, bounded_log_scale, split_shift_scale
+from hcflow_arch import HCFlowNet, InputError
+from hcflow_arch.flow.couplings import (
+    COUPLINGS,
+    AffineCoupling,
+    Coupling,
+    ShiftCoupling,
+    bounded_log_scale,
+    register_coupling,
+    split_shift_scale,
+)
 from hcflow_arch.flow.subnets import FCN, DenseBlock
 
 
@@ -65,3 +74,44 @@ def test_starts_as_identity(layer):
     x = torch.randn(2, 4, 5, 5)
     z, log_det = layer(x)
     assert torch.equal(z, x) and not log_det.any()
+
+
+# ---- the coupling of a network ----
+
+@pytest.fixture
+def volume_preserving(monkeypatch):
+    """A registered coupling that computes one number a channel."""
+    monkeypatch.setattr('hcflow_arch.flow.couplings.COUPLINGS', COUPLINGS.copy())
+
+    @register_coupling
+    class AdditiveCoupling(Coupling):
+        def change(self, x, h):
+            return x + h, x.new_zeros(x.shape[0])
+
+        def change_back(self, z, h):
+            return z - h
+    return AdditiveCoupling
+
+
+@pytest.mark.parametrize('task', ['sr', 'rescaling'])
+def test_every_affine_coupling_is_replaced(task, volume_preserving):
+    net = perturb(small_net(4, task, coupling='AdditiveCoupling').double(), 0.02).eval()
+    kinds = {type(module) for module in net.modules() if isinstance(module, Coupling)}
+    assert kinds == {volume_preserving} | ({ShiftCoupling} if task == 'rescaling' else set())
+    gt = torch.rand(2, 3, 16, 24, dtype=torch.float64)
+    code = net.encode(gt, dequantization_noise=torch.zeros_like(gt))
+    assert torch.allclose(net.decode(code.lq_exact, code.latents, clamp=False), gt, atol=1e-9)
+    assert net.arguments['coupling'] == 'AdditiveCoupling'
+    HCFlowNet(**net.arguments).load_state_dict(net.state_dict())
+
+
+@pytest.mark.parametrize('name', ['NoSuchCoupling', 'ShiftCoupling', None, 3, ['AffineCoupling'], {}])
+def test_unknown_coupling(name):
+    with pytest.raises(InputError, match=r'network_g.coupling is .*AffineCoupling.*plugins'):
+        small_net(coupling=name)
+
+
+def test_names_are_taken_once(volume_preserving):
+    assert register_coupling(volume_preserving) is volume_preserving  # again is no harm
+    with pytest.raises(KeyError, match='already a coupling AdditiveCoupling'):
+        register_coupling(type('AdditiveCoupling', (AffineCoupling,), {}))

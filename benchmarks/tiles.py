@@ -7,7 +7,6 @@ import numpy as np
 
 from hcflow_model import HCFlowUpscaler
 from hcflow_model.images.files import read_image, write_image
-from hcflow_model.inference.tiling import receptive_field
 
 IMAGE = Path(__file__).parents[1] / 'tests' / 'data' / 'val_lq_x4' / 'cat.png'
 
@@ -25,7 +24,7 @@ def main() -> None:
     image = read_image(args.image).astype(np.float32) / 255
     net = HCFlowUpscaler(args.weights).net
     whole = HCFlowUpscaler(net, tile=max(image.shape) + 16)(image, args.temperature)
-    print(f'receptive field: {receptive_field(net)} LR pixels; image: {image.shape[0]}x{image.shape[1]}')
+    print(f'image: {image.shape[0]}x{image.shape[1]}')
     pictures = [whole]
     for overlap in args.overlaps:
         tiled = HCFlowUpscaler(net, tile=args.tile, overlap=overlap)(image, args.temperature)

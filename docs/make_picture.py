@@ -10,29 +10,30 @@ from pathlib import Path
 import hcflow_model  # noqa: F401  isort: skip  (first: it makes `import basicsr` work)
 
 from hcflow_arch import InputError
-from hcflow_model.checkpoints.pretrained import load_pretrained
-from hcflow_model.exploration.job import read_rgb
-from hcflow_model.exploration.latents import decode_8bit, draw_noise, scaled
+from hcflow_model import HCFlowUpscaler
 from hcflow_model.exploration.sheets import draw_exploration
+from hcflow_model.images.arrays import to_tensor
 from hcflow_model.images.bicubic import bicubic_resize
 from hcflow_model.images.drawing import encode_png
+from hcflow_model.images.files import read_image
 from hcflow_model.utils.files import write_bytes
 
 ROOT = Path(__file__).parents[1]
-TEMPERATURE, NUM_SAMPLES, SEED = 0.8, 3, 0
+DATA = ROOT / 'tests' / 'data'
+TEMPERATURE, NUM_SAMPLES = 0.8, 3
 CROP = (slice(24, 152), slice(28, 188))  # rows and columns of HR, multiples of the scale
 
 
 def make_picture(weights: str | Path, output: str | Path) -> None:
     """LR, bicubic, temperature 0, ground truth; three samples and their standard deviation."""
-    net = load_pretrained(weights, task='sr')
-    lq, gt = (read_rgb(ROOT / 'tests' / 'data' / folder / 'cat.png') for folder in ('val_lq_x4', 'val_gt'))
-    noise = draw_noise(net, lq, NUM_SAMPLES, SEED)
-    rows = {'bicubic': [bicubic_resize(lq, net.scale).clamp(0, 1)],
-            't0': [decode_8bit(net, lq, scaled(noise[0], 0))],
-            f't{TEMPERATURE}': [decode_8bit(net, lq, scaled(z, TEMPERATURE)) for z in noise]}
+    upscaler = HCFlowUpscaler(weights)
+    scale = upscaler.scale
+    image, hr = (read_image(DATA / folder / 'cat.png') for folder in ('val_lq_x4', 'val_gt'))
+    lq, gt = to_tensor(image), to_tensor(hr)
+    rows = {'bicubic': [bicubic_resize(lq, scale).clamp(0, 1)], 't0': [to_tensor(upscaler(image, 0))],
+            f't{TEMPERATURE}': [to_tensor(sample) for sample in upscaler.samples(image, NUM_SAMPLES, TEMPERATURE)]}
     rows = {label: [crop(image, 1) for image in images] for label, images in rows.items()}
-    sheet = draw_exploration(crop(lq, net.scale), rows, crop(gt, 1), errors=False)
+    sheet = draw_exploration(crop(lq, scale), rows, crop(gt, 1), errors=False)
     write_bytes(Path(output), encode_png(sheet))
 
 

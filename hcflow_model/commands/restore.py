@@ -6,7 +6,8 @@ from tqdm import tqdm
 from hcflow_arch.checks import check_temperature
 from hcflow_model.images.files import as_depth, automatic_extension, check_format, read_image_file, write_image
 from hcflow_model.images.original import Sidecar, digest
-from hcflow_model.inference.upscaler import HCFlowRescaler, check_seed
+from hcflow_model.inference.draw import check_seed
+from hcflow_model.inference.upscaler import HCFlowRescaler
 from hcflow_model.utils.memory import keep_freed_memory
 
 from . import _batch

@@ -9,7 +9,8 @@ import torch
 from hcflow_arch import InputError
 from hcflow_arch.checks import check_temperature
 from hcflow_model.images.files import automatic_extension, check_format, read_image_file, resize, write_image
-from hcflow_model.inference.upscaler import HCFlowUpscaler, check_seed
+from hcflow_model.inference.draw import check_seed
+from hcflow_model.inference.upscaler import HCFlowUpscaler
 from hcflow_model.utils.devices import SLOW, has_bf16_instructions
 from hcflow_model.utils.memory import keep_freed_memory
 

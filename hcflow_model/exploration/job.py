@@ -18,8 +18,10 @@ from hcflow_model.images.arrays import check_array, planes, to_tensor
 from hcflow_model.images.bicubic import bicubic_resize, round8
 from hcflow_model.images.drawing import encode_png
 from hcflow_model.images.files import read_image, write_image
+from hcflow_model.inference.draw import Sample, Sampler, check_seed, noise_of, samples_of
 from hcflow_model.inference.tile_size import SHARE, free_memory, memory_needed
-from hcflow_model.inference.upscaler import check_seed, find_device
+from hcflow_model.inference.tiling import Tile
+from hcflow_model.inference.upscaler import find_device
 from hcflow_model.metrics.hcflow_metric import calculate_diversity, calculate_lr_psnr
 from hcflow_model.utils.files import file_hash, write_bytes
 from hcflow_model.utils.memory import keep_freed_memory
@@ -98,12 +100,14 @@ class ExplorationJob:
 
     def _crop(self):
         height, width = self.lq.shape[2:]
+        self.window = range(height), range(width)
         if self.args.crop is not None:
             x, y, crop_width, crop_height = self.args.crop
             if min(x, y) < 0 or min(crop_width, crop_height) < 1 or x + crop_width > width or y + crop_height > height:
                 raise InputError(f'--crop {x} {y} {crop_width} {crop_height} does not lie inside the LR image of '
                                  f'{width}x{height} pixels; give X Y WIDTH HEIGHT in LR pixels.')
             height, width = crop_height, crop_width
+            self.window = range(y, y + height), range(x, x + width)
             self.lq, self.gt, self.edited = (
                 None if image is None else image[:, :, y * s:(y + height) * s, x * s:(x + width) * s]
                 for image, s in ((self.lq, 1), (self.gt, self.scale), (self.edited, self.scale)))
@@ -119,8 +123,7 @@ class ExplorationJob:
 
     def explore(self) -> str:
         """Compute and write everything. Returns the figures as text."""
-        noise = self._draw()
-        rows = self._sample(noise)
+        rows = self._sample()
         figures = {label: self._figures(samples) for label, samples in rows.items()}
         content = {
             'input': str(self.args.input), 'gt': self.args.gt, 'crop': self.args.crop, 'seed': self.args.seed,
@@ -142,7 +145,7 @@ class ExplorationJob:
         self._add('sheet.png', encode_png(exploration_sheets.draw_exploration(
             self.lq, rows, self.gt, captions, known.latents if known else (), statistics)))
         if self.args.interpolate is not None:
-            content['walk'] = self._walk(noise)
+            content['walk'] = self._walk()
         if self.args.edit is not None:
             content['edit'], text = self._edit()
             texts.append(text)
@@ -151,24 +154,31 @@ class ExplorationJob:
         self._write()
         return '\n\n'.join(texts)
 
-    def _draw(self):
-        num_samples = max(self.args.num_samples, 1 if self.args.interpolate is None else 2)
-        return exploration.draw_noise(self.net, self.lq_on_device, num_samples, self.args.seed)
+    def _sample(self):
+        rows = {BICUBIC: [round8(bicubic_resize(self.lq, self.scale).clamp(0, 1))], **{key: [] for key in self.labels}}
+        samples, images = samples_of(self.args.temperatures, self.args.num_samples), {}
+        with tqdm(total=len(samples), unit='image', desc='samples', disable=None) as pbar:
+            def write(sample, tile, sr):
+                images[sample] = round8(sr.cpu())  # figures are of what is saved
+                pbar.update()
 
-    def _sample(self, noise):
-        with torch.no_grad():
-            features = self.net.coarsest_features(self.lq_on_device)
-        rows = {BICUBIC: [round8(bicubic_resize(self.lq, self.scale).clamp(0, 1))]}
-        with tqdm(total=sum(self.labels.values()), unit='image', desc='samples', disable=None) as pbar:
-            for (label, count), temperature in zip(self.labels.items(), self.args.temperatures, strict=True):
-                rows[label] = []
-                for i in range(count):
-                    latents = exploration.scaled(noise[i], temperature)
-                    image = exploration.decode_8bit(self.net, self.lq_on_device, latents, features)
-                    self._add(f'{label}_{i + 1}.png', tensor2img(image))
-                    rows[label].append(image)
-                    pbar.update()
+            whole = Tile(*self.window, *self.window)
+            self.counts = Sampler(self.net).draw(lambda *window: self.lq_on_device, [whole], samples, self.args.seed,
+                                                 write)
+        for sample, counts in self.counts.items():
+            if counts.nonfinite:
+                raise InputError(f'Sample {sample.number} at temperature {sample.temperature:g} has {counts.nonfinite} '
+                                 f'pixels that are not finite. {exploration.UNTRAINED}')
+            label = temperature_label(sample.temperature)
+            self._add(f'{label}_{sample.number}.png', tensor2img(images[sample]))
+            rows[label].append(images[sample])
         return rows
+
+    def _latents(self, sample):
+        """Of a sample, exactly as it was drawn."""
+        redraws = self.counts[sample].redraws if sample in self.counts else 0
+        return noise_of(self.args.seed, sample.number, redraws).latents(
+            self.net, *self.window, sample.temperature, self.lq_on_device.device)
 
     def _figures(self, samples):
         images, lq = [tensor2img(sample) for sample in samples], tensor2img(self.lq)
@@ -181,9 +191,9 @@ class ExplorationJob:
             figures['diversity'] = calculate_diversity(images)
         return figures
 
-    def _walk(self, noise):
+    def _walk(self):
         temperature = max(self.args.temperatures)
-        ends = (exploration.scaled(noise[i], temperature) for i in (0, 1))
+        ends = (self._latents(Sample(temperature, number)) for number in (1, 2))
         frames = [exploration.decode_8bit(self.net, self.lq_on_device, latents)
                   for latents in exploration.walk(*ends, self.args.interpolate)]
         self._add('walk.png', encode_png(exploration_sheets.draw_strip(frames)))

@@ -15,32 +15,21 @@ from hcflow_arch.checks import fit_to_scale
 from hcflow_model.images.bicubic import bicubic_guide, round8
 from hcflow_model.losses.hcflow_loss import NLLLoss
 
+UNTRAINED = ('The network is not trained enough for this temperature or edit: lower --temperatures, or take other '
+             'weights.')
 WINDOW = 5  # positions of a level over whose square the size of latents is measured
 
 
-def draw_noise(net: HCFlowNet, lq: torch.Tensor, num_samples: int, seed: int) -> list[list[torch.Tensor]]:
-    """Latents of so many samples at temperature 1; times a temperature they are those of the same samples there."""
-    generator = torch.Generator().manual_seed(seed)
-    return [net.draw_latents(lq, 1.0, generator) for _ in range(num_samples)]
-
-
-def scaled(latents: Sequence[torch.Tensor], factor: float) -> list[torch.Tensor]:
-    """Latents of all levels times a factor."""
-    return [factor * latent for latent in latents]
-
-
 @torch.no_grad()
-def decode_8bit(net: HCFlowNet, lq: torch.Tensor, latents: Sequence[torch.Tensor],
-                features: torch.Tensor | None = None) -> torch.Tensor:
+def decode_8bit(net: HCFlowNet, lq: torch.Tensor, latents: Sequence[torch.Tensor]) -> torch.Tensor:
     """HR images as their files will have them, (1, 3, H, W), multiples of 1/255: figures are of what is saved.
 
     Raises:
         InputError: The network makes no image of these latents.
     """
-    image = net.decode(lq, latents=latents, features=features, clamp=False).float().cpu()
+    image = net.decode(lq, latents=latents, clamp=False).float().cpu()
     if not image.isfinite().all():
-        raise InputError(f'{(~image.isfinite()).sum()} values of a decoded image are not finite: the network is not '
-                         'trained enough for this temperature or edit. Lower --temperatures, or take other weights.')
+        raise InputError(f'{(~image.isfinite()).sum()} values of a decoded image are not finite. {UNTRAINED}')
     return round8(image.clamp(0, 1))
 
 

@@ -1,52 +1,153 @@
-"""Drawing samples: what a broken draw leaves is drawn again or counted, never taken for a picture."""
+"""The sampler: validation, the commands, HCFlowUpscaler, HCFlowRescaler and `hcflow explore` draw all samples here.
+
+A sample is named by a seed, a temperature and its number, from 1. Its noise depends on the seed, the number and the
+position in the image alone (see noise.py): not on the image or its place in a folder, the temperature, tiles, how many
+samples are drawn, or who draws them. So a sample that was seen in one place can be made again in all others.
+"""
+import numbers
+import secrets
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
+
+from hcflow_arch import HCFlowNet, InputError
+from hcflow_arch.checks import check_temperature, fit_to_scale
+
+from .cuda_graph import RepeatedDecode
+from .noise import NoiseField
+from .tiling import DEFAULT_OVERLAP, Tile, check_tile, downscale_tiles, size_multiple, split
 
 MAX_REDRAWS = 3
 FAR = 1.  # beyond [0, 1]: overshoots at edges stay below it, an exploding inverse does not
 
 
+class Sample(NamedTuple):
+    """A sample of an image and a seed.
+
+    Attributes:
+        temperature: Standard deviation of the latents, >= 0.
+        number: From 1. Different numbers have independent noise, which is the same at all temperatures.
+    """
+    temperature: float
+    number: int = 1
+
+
 class DrawCounts(NamedTuple):
-    """What :func:`draw` saw of each sample before clamping, int64 on the CPU, (N,).
+    """What :meth:`Sampler.draw` saw of a sample before clamping.
 
     Attributes:
         nonfinite: Pixels with a channel that is NaN or infinite, of the last draw; 0 where the sample can be used.
         out_of_range: Finite pixels with a channel outside of [-1, 2].
         redraws: How often the sample was drawn again.
     """
-    nonfinite: torch.Tensor
-    out_of_range: torch.Tensor
-    redraws: torch.Tensor
+    nonfinite: int
+    out_of_range: int
+    redraws: int
 
 
-@torch.no_grad()
-def draw(net: torch.nn.Module, lq: torch.Tensor, temperature: float, generator: torch.Generator | None = None,
-         features: torch.Tensor | None = None, max_redraws: int = MAX_REDRAWS) -> tuple[torch.Tensor, DrawCounts]:
-    """Draw one sample of every LR image; a sample with non-finite pixels is drawn again, with the noise that follows.
+def samples_of(temperatures: Iterable[float], num_samples: int) -> list[Sample]:
+    """Samples 1 to `num_samples` at each temperature; one at temperature 0, where all are equal."""
+    return [Sample(temperature, number) for temperature in temperatures
+            for number in range(1, 1 + (1 if temperature == 0 else num_samples))]
+
+
+def noise_of(seed: int, number: int, redraws: int = 0) -> NoiseField:
+    """The noise of a sample, after so many redraws."""
+    return NoiseField(seed, number - 1 + redraws * 2**32)
+
+
+class Sampler:
+    """Draws samples of LR images, and downscales HR images, whole or in tiles.
 
     Args:
-        net: HCFlowNet, or whatever has its `decode` with the arguments lq, temperature, generator, features, clamp.
-        lq: LR images in [0, 1], (N, 3, h, w).
-        temperature: Standard deviation of the latents, >= 0. At 0 every draw is the same, so nothing is drawn again.
-        generator: Random generator of the noise. Default: PyTorch's.
-        features: What `net.coarsest_features(lq)` returned. Default: None, computed.
-        max_redraws: Most further draws of a sample, >= 0. Default: 3.
-
-    Returns:
-        Samples clamped to [0, 1], float32, (N, 3, scale * h, scale * w), and their counts. Samples whose
-        `nonfinite` is not 0 are still broken after the last draw: do not show or save them.
+        net: The network, in eval mode.
+        tile: Largest side of tiles in LR pixels, from 16. Default: None, whole images.
+        overlap: Margin of tiles in LR pixels. Default: 16.
     """
-    sr = net.decode(lq, temperature=temperature, generator=generator, features=features, clamp=False).float()
-    redraws = torch.zeros(len(sr), dtype=torch.int64)
-    for _ in range(max_redraws if temperature > 0 else 0):
-        broken = ~sr.isfinite().flatten(1).all(1)
-        if not broken.any():
-            break
-        sr[broken] = net.decode(lq[broken], temperature=temperature, generator=generator,
-                                features=None if features is None else features[broken], clamp=False).float()
-        redraws[broken.cpu()] += 1
-    finite = sr.isfinite().all(1)
-    far = ((sr < -FAR) | (sr > 1 + FAR)).any(1) & finite
-    counts = DrawCounts(*(pixels.flatten(1).sum(1).cpu() for pixels in (~finite, far)), redraws)
-    return sr.clamp(0, 1), counts
+
+    def __init__(self, net: HCFlowNet, tile: int | None = None, overlap: int = DEFAULT_OVERLAP):
+        check_tile('tile', tile)
+        self.net, self.tile, self.overlap = net, tile, overlap
+        self._decode = RepeatedDecode(net)  # sees which sizes come again
+
+    def tiles(self, height: int, width: int, tile: int | None = None) -> list[Tile]:
+        """The tiles of an LR image of this size; `tile`: their largest side. Default: the sampler's."""
+        return split(height, width, tile or self.tile, self.overlap, size_multiple(self.net))
+
+    @torch.no_grad()
+    def draw(self, read: Callable[[range, range], torch.Tensor], tiles: Sequence[Tile], samples: Iterable[Sample],
+             seed: int, write: Callable[[Sample, Tile, torch.Tensor], None]) -> dict[Sample, DrawCounts]:
+        """Draw samples of an LR image tile by tile. A sample with pixels that are not finite is drawn again.
+
+        Args:
+            read: Returns a window (rows, columns) of the LR image as (1, 3, h, w) in [0, 1] on the network's device.
+            tiles: The part of the image that is wanted; :meth:`tiles` are all of it.
+            samples: What to draw.
+            seed: From 0 to 2**63 - 1.
+            write: Takes a sample, a tile and its own part of the sample, clamped to [0, 1], float32,
+                (1, 3, scale * h, scale * w). Called again for samples that are drawn again; not for tiles with pixels
+                that are not finite.
+
+        Returns:
+            The counts of each sample. One whose `nonfinite` is not 0 is still broken after the last draw.
+        """
+        waiting, counts, redraws = list(samples), {}, 0
+        for temperature, _ in waiting:
+            check_temperature('temperature', temperature)
+        while waiting:
+            counts.update(dict.fromkeys(waiting, DrawCounts(0, 0, redraws)))
+            for tile in tiles:
+                lq = read(tile.outer_rows, tile.outer_columns)
+                features = self.net.coarsest_features(lq)  # once for all samples
+                for sample in waiting:
+                    latents = noise_of(seed, sample.number, redraws).latents(
+                        self.net, tile.outer_rows, tile.outer_columns, sample.temperature, lq.device)
+                    sr = tile.crop(self._decode(lq, latents, features), self.net.scale).float()
+                    finite = sr.isfinite().all(1)
+                    far = ((sr < -FAR) | (sr > 1 + FAR)).any(1) & finite
+                    nonfinite, old = int((~finite).sum()), counts[sample]
+                    counts[sample] = DrawCounts(old.nonfinite + nonfinite, old.out_of_range + int(far.sum()), redraws)
+                    if nonfinite == 0:
+                        write(sample, tile, sr.clamp(0, 1))
+            waiting = [sample for sample in waiting if counts[sample].nonfinite and sample.temperature > 0
+                       and redraws < MAX_REDRAWS]  # at temperature 0 every draw is the same
+            redraws += 1
+        return counts
+
+    def draw_image(self, lq: torch.Tensor, samples: Iterable[Sample],
+                   seed: int) -> dict[Sample, tuple[torch.Tensor, DrawCounts]]:
+        """Samples of an LR image (1, 3, h, w), each (1, 3, scale * h, scale * w) on the CPU, and their counts."""
+        scale, samples = self.net.scale, list(samples)
+        shape = (1, 3, *(length * scale for length in lq.shape[2:]))
+        out = {sample: torch.zeros(shape) for sample in samples}
+        counts = self.draw(reader(lq), self.tiles(*lq.shape[2:]), samples, seed,
+                           lambda sample, tile, sr: _write(out[sample], tile, sr.cpu(), scale))
+        return {sample: (out[sample], counts[sample]) for sample in samples}
+
+    def downscale(self, gt: torch.Tensor) -> torch.Tensor:
+        """As :meth:`HCFlowNet.downscale`, in tiles."""
+        gt = fit_to_scale(gt, self.net.scale)
+        out = gt.new_empty(*gt.shape[:2], *(length // self.net.scale for length in gt.shape[2:]))
+        for tile, lq in downscale_tiles(self.net, reader(gt, self.net.scale), self.tiles(*out.shape[2:])):
+            _write(out, tile, lq, 1)
+        return out
+
+
+def reader(image: torch.Tensor, scale: int = 1) -> Callable[[range, range], torch.Tensor]:
+    """Windows of an image (N, C, scale * h, scale * w), by rows and columns of (h, w)."""
+    return lambda rows, columns: image[:, :, rows.start * scale:rows.stop * scale,
+                                       columns.start * scale:columns.stop * scale]
+
+
+def _write(out, tile, part, scale):
+    reader(out, scale)(tile.rows, tile.columns).copy_(part)
+
+
+def check_seed(seed: int | None, name: str = 'seed') -> int:
+    """The seed, a random one for None, after refusing what is none; `name`: how messages call it."""
+    if seed is None:
+        return secrets.randbits(63)  # torch.seed() would also seed PyTorch's own generators anew
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**63:
+        raise InputError(f'{name} is {seed!r}; it must be a whole number from 0 to 2**63 - 1.')
+    return int(seed)

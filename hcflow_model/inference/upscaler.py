@@ -1,7 +1,8 @@
 """HCFlow on NumPy images: super-resolution with samples and likelihoods, and rescaling as a pair."""
+import copy
+import itertools
 import numbers
 import os
-import secrets
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,11 +13,9 @@ from hcflow_arch.checks import check_temperature
 from hcflow_model.checkpoints.pretrained import load_pretrained, save_pretrained
 from hcflow_model.images.arrays import check_array, planes, reflected, to_array, to_tensor
 
-from .cuda_graph import RepeatedDecode
-from .draw import MAX_REDRAWS
-from .noise import NoiseField
+from .draw import Sample, Sampler, check_seed
 from .tile_size import in_tiles_that_fit
-from .tiling import DEFAULT_OVERLAP, check_tile, decode_tiles, downscale_tiles, size_multiple, split
+from .tiling import DEFAULT_OVERLAP, check_tile, downscale_tiles
 
 
 class HCFlowImages:
@@ -29,7 +28,7 @@ class HCFlowImages:
 
     Args:
         weights (str | Path | HCFlowNet): A checkpoint (.pth or .safetensors), ours or a released one, the folder of an
-            experiment, or a network.
+            experiment, or a network, of which a copy is used.
         device (str | torch.device): Default: CUDA where there is one, else the CPU.
         tile (int): Largest side of tiles in LR pixels, from 16. Default: None, the whole image at once where it fits
             into memory, else tiles.
@@ -52,11 +51,11 @@ class HCFlowImages:
             if weights.task != self.task:
                 raise InputError(f'{type(self).__name__} needs a network for task {self.task!r}; this one is for '
                                  f'{weights.task!r}.')
-            self.net = weights.eval().to(self.device)
+            self.net = copy.deepcopy(weights).eval().to(self.device)
         else:
             self.net = load_pretrained(weights, task=self.task, param_key=param_key, device=self.device)
-        self.tile, self.overlap = tile, overlap
-        self._decode = RepeatedDecode(self.net)
+        self.tile = tile
+        self._sampler = Sampler(self.net, overlap=overlap)
         self.progress = None  # called with the finished share of the colours, or of the alpha, after each tile
 
     def save_pretrained(self, path: str | os.PathLike) -> None:
@@ -135,36 +134,33 @@ class HCFlowImages:
         def read(rows, columns):
             return to_tensor(part[rows.start:rows.stop, columns.start:columns.stop], self.device)
 
-        def run(tile, fields, broken):
-            broken.clear()
-            tiles = split(*part.shape[:2], tile, self.overlap, size_multiple(self.net))
-            decoded = decode_tiles(self._decode, read, tiles, list(fields.values()), temperature)
-            for place, field, sr in self._with_progress(decoded, len(tiles) * len(fields)):
-                index = list(fields)[field]
-                if not sr.isfinite().all():
-                    broken.add(index)
-                    continue
+        def run(tile):
+            tiles = self._sampler.tiles(*part.shape[:2], tile)
+            report = self._reporter(len(tiles) * len(outs))
+
+            def write(sample, tile, sr):
                 rows, columns = (slice(own.start * self.scale, own.stop * self.scale)
-                                 for own in (place.rows, place.columns))
-                outs[index][rows, columns] = to_array(sr, part.shape[2], part.dtype)
+                                 for own in (tile.rows, tile.columns))
+                outs[sample.number - 1][rows, columns] = to_array(sr, part.shape[2], part.dtype)
+                report()
 
-        # a sample with pixels that are not finite is drawn again, as in validation
-        waiting = range(len(outs))
-        for attempt in range(1 + (MAX_REDRAWS if temperature > 0 else 0)):
-            fields, broken = {index: NoiseField(seed, index + attempt * 2**32) for index in waiting}, set()
-            in_tiles_that_fit(self.net, part.shape[:2], self.tile,
-                              lambda tile, fields=fields, broken=broken: run(tile, fields, broken))
-            waiting = sorted(broken)
-            if not waiting:
-                return
-        raise InputError(f'The network gives pixels that are not finite at temperature {temperature:g}, {attempt + 1} '
-                         'times; lower the temperature or take another checkpoint.')
+            samples = [Sample(temperature, number) for number in range(1, len(outs) + 1)]
+            broken = [count for count in self._sampler.draw(read, tiles, samples, seed, write).values()
+                      if count.nonfinite]
+            if broken:
+                raise InputError(f'The network gives pixels that are not finite at temperature {temperature:g}, '
+                                 f'{broken[0].redraws + 1} times; lower the temperature or take another checkpoint.')
 
-    def _with_progress(self, steps, count):
-        for done, step in enumerate(steps, 1):
-            yield step
+        in_tiles_that_fit(self.net, part.shape[:2], self.tile, run)
+
+    def _reporter(self, count):
+        """To be called after each of `count` steps; more of them, of samples that are drawn again, are the last one."""
+        steps = itertools.count(1)
+
+        def report():
             if self.progress is not None:
-                self.progress(done / count)
+                self.progress(min(1., next(steps) / count))
+        return report
 
 
 class HCFlowUpscaler(HCFlowImages):
@@ -185,8 +181,8 @@ class HCFlowUpscaler(HCFlowImages):
         Args:
             image: LR image; see the class.
             temperature: From 0, the network's single best guess, to 1, its full range. Default: 0.8.
-            seed: Of the noise, which is one field for the whole image: with tiles or without, the same seed gives the
-                same image but for the tiles' margins. None: another one every time. Default: 0.
+            seed: Of the noise, one field for the whole image (see draw.py): validation, the commands and this class,
+                with tiles or without, make the same image of one seed. None: another one every time. Default: 0.
 
         Returns:
             (scale * H, scale * W, ...), of the kind and type of `image`.
@@ -248,10 +244,12 @@ class HCFlowRescaler(HCFlowImages):
             return to_tensor(reflected(part, rows, columns), self.device)
 
         def run(tile):
-            tiles = split(*size, tile, self.overlap, size_multiple(self.net))
-            for place, lr in self._with_progress(downscale_tiles(self.net, read, tiles), len(tiles)):
+            tiles = self._sampler.tiles(*size, tile)
+            report = self._reporter(len(tiles))
+            for place, lr in downscale_tiles(self.net, read, tiles):
                 out[place.rows.start:place.rows.stop, place.columns.start:place.columns.stop] = to_array(
                     lr, part.shape[2], part.dtype)
+                report()
 
         in_tiles_that_fit(self.net, size, self.tile, run)
 
@@ -301,12 +299,3 @@ def find_device(device: str | torch.device | None = None) -> torch.device:
         raise InputError(f'device is {str(device)!r}, which cannot be used here ({reason}); give cpu, cuda or cuda:1, '
                          'for example.') from error
     return device
-
-
-def check_seed(seed: int | None, name: str = 'seed') -> int:
-    """The seed, a random one for None, after refusing what is none; `name`: how messages call it."""
-    if seed is None:
-        return secrets.randbits(63)  # torch.seed() would also seed PyTorch's own generators anew
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**63:
-        raise InputError(f'{name} is {seed!r}; it must be a whole number from 0 to 2**63 - 1.')
-    return int(seed)

@@ -17,7 +17,7 @@ from hcflow_model.pipeline.sampler import EpochSampler
 from hcflow_model.utils.devices import SLOW, has_bf16_instructions
 from hcflow_model.utils.distributed import broadcast, float_buffers
 from hcflow_model.utils.memory import keep_freed_memory
-from hcflow_model.validation.loop import validate
+from hcflow_model.validation.loop import Case, validate
 from hcflow_model.validation.report import Report
 
 from .adversary import Adversary
@@ -307,16 +307,13 @@ class HCFlowModel(ResumableModel):
             self.output = net(self.lq)
         self.net_g.train(self.is_train)
 
-    def prepare_case(self, net):
-        """What is validated of the batch that was fed.
-
-        Returns:
-            dict: lq (1, 3, h, w), the input of decode; gt (1, 3, H, W) or None; lq_for_bicubic, of which the bicubic
-            yardstick is made; results, {metric: value} without a temperature; images, {name: image} to save.
-        """
-        gt = getattr(self, 'gt', None)
-        gt = None if gt is None else fit_to_scale(gt, self.opt['scale'], self.lq)
-        return {'lq': self.lq, 'gt': gt, 'lq_for_bicubic': self.lq, 'results': {}, 'images': {}}
+    def prepare_case(self, sampler):
+        """What is validated of the batch that was fed; `sampler`: an inference.draw.Sampler of the network."""
+        gt, scale = getattr(self, 'gt', None), self.opt['scale']
+        if gt is not None:
+            fit_to_scale(gt, scale, self.lq)  # checks the sizes; a smaller gt is not padded: the samples are cropped
+            gt = gt[:, :, :scale * self.lq.shape[2], :scale * self.lq.shape[3]]
+        return Case(self.lq, gt, self.lq)
 
     def checkpoint_path(self):
         """The file that holds the weights under test, None where none was named."""

@@ -7,6 +7,7 @@ from hcflow_arch import InputError
 from hcflow_arch.checks import check_image, fit_to_scale
 from hcflow_model.images.bicubic import bicubic_guide, round8
 from hcflow_model.losses.build import IMAGES, build_train_loss
+from hcflow_model.validation.loop import Case
 
 from .hcflow_model import HCFlowModel
 from .update import Losses
@@ -80,12 +81,12 @@ class HCFlowRescalingModel(HCFlowModel):
         self.output = restored[:, :, :self.gt.shape[2], :self.gt.shape[3]]
         self.net_g.train(self.is_train)
 
-    def prepare_case(self, net):
+    def prepare_case(self, sampler):
         """Downscale, round to 8 bits as the saved PNG is, and compare with our own bicubic downscaling.
 
         Not with the dataset's `lq`, so that results on datasets with and without one are the same.
         """
-        lq = round8(net.downscale(self.gt).clamp(0, 1))
+        lq = round8(sampler.downscale(self.gt).clamp(0, 1))
         if not lq.isfinite().all():
             raise InputError('its downscaled image has pixels that are not finite.')
         scale = self.opt['scale']
@@ -96,5 +97,4 @@ class HCFlowRescalingModel(HCFlowModel):
             if metric == 'calculate_ssim' and min(lq.shape[2:]) < 11:
                 continue  # SSIM's window does not fit
             results[name] = float(METRIC_REGISTRY.get(metric)(*images, crop_border=0, test_y_channel=True))
-        return {'lq': lq, 'gt': self.gt, 'lq_for_bicubic': guide, 'results': results, 'images': {'lq': lq},
-                'difference': True}
+        return Case(lq, self.gt, guide, results, {'lq': lq}, difference=True)

@@ -2,18 +2,18 @@
 import inspect
 import math
 from os import path as osp
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from basicsr.utils import get_root_logger, imwrite, tensor2img
+from basicsr.utils import get_root_logger, imwrite
 from basicsr.utils.registry import METRIC_REGISTRY
 from tqdm import tqdm
 
 from hcflow_arch import InputError
 from hcflow_arch.checks import check_image
 from hcflow_model.images.bicubic import bicubic_resize
-from hcflow_model.inference.draw import DrawCounts, draw
-from hcflow_model.inference.tiling import TiledNet
+from hcflow_model.inference.draw import DrawCounts, Sampler, check_seed, samples_of
 from hcflow_model.metrics.hcflow_metric import calculate_nll
 from hcflow_model.utils.distributed import together
 from hcflow_model.utils.tables import BICUBIC, temperature_label
@@ -25,9 +25,29 @@ from .sheet import draw_sheet
 LOWER_IS_BETTER = ('nll', 'calculate_lpips', 'calculate_niqe', *DrawCounts._fields)
 
 
+class Case(NamedTuple):
+    """What is validated of an image, as a model's `prepare_case` returns it.
+
+    Attributes:
+        lq: Input of decode, (1, 3, h, w).
+        gt: Ground truth, (1, 3, H, W), or None.
+        lq_for_bicubic: LR image of which the bicubic yardstick is made.
+        results: {metric: value} that do not depend on samples.
+        images: {name: image (1, 3, H, W)} to save.
+        difference: Whether the sheet shows the samples' difference to the ground truth.
+    """
+    lq: torch.Tensor
+    gt: torch.Tensor | None
+    lq_for_bicubic: torch.Tensor
+    results: dict[str, float] = {}
+    images: dict[str, torch.Tensor] = {}
+    difference: bool = False
+
+
 def float_image(tensor: torch.Tensor) -> np.ndarray:
-    """(1, 3, H, W) RGB in [0, 1] -> un-rounded (H, W, 3) BGR float64 in [0, 255]."""
-    return tensor2img(tensor, out_type=np.float64, min_max=(0, 1)) * 255
+    """(1, 3, H, W) RGB in [0, 1] -> un-rounded (H, W, 3) BGR in [0, 255]; rounded, it is what all of us save."""
+    image = tensor.squeeze(0).float().clamp(0, 1).flip(0).permute(1, 2, 0) * 255  # in float32, as to_array has it
+    return np.ascontiguousarray(image.cpu().numpy(), np.float64)
 
 
 class Metrics:
@@ -151,8 +171,7 @@ def _validate_share(model, dataloader, current_iter, save_img):
     opt, val_opt, dataset_name = model.opt, model.opt['val'], dataloader.dataset.opt['name']
     metrics = Metrics(val_opt.get('metrics'), model.__dict__.setdefault('skipped_metrics', set()))
     loader = images_of_rank(dataloader, *((opt['rank'], opt['world_size']) if opt['dist'] else ()))
-    tile, net = val_opt.get('tile'), model.net_for_testing()
-    drawing_net = TiledNet(net, tile) if tile else net
+    sampler = Sampler(model.net_for_testing(), val_opt.get('tile'))
     collected = {}
     shown = val_opt.get('pbar', False) and opt['rank'] == 0
     pbar = tqdm(total=len(loader), unit='image', desc=dataset_name, disable=not shown)
@@ -165,7 +184,7 @@ def _validate_share(model, dataloader, current_iter, save_img):
             if fault is not None:
                 results.problems.append(fault)
             else:
-                _validate_image(model, drawing_net, data, index, results, metrics, current_iter, save_img)
+                _validate_image(model, sampler, data, index, results, metrics, current_iter, save_img)
         except InputError as error:
             raise InputError(f'Dataset {dataset_name}, image {name}: {error}') from error
         except torch.cuda.OutOfMemoryError:
@@ -176,38 +195,36 @@ def _validate_share(model, dataloader, current_iter, save_img):
     return collected
 
 
-def _validate_image(model, drawing_net, data, index, results, metrics, current_iter, save_img):
+def _validate_image(model, sampler, data, index, results, metrics, current_iter, save_img):
     val_opt, scale = model.opt['val'], model.opt['scale']
-    net = model.net_for_testing()
-    tile = val_opt.get('tile')
+    tile, net = sampler.tile, sampler.net
     try:
         model.feed_data(data)
         with torch.no_grad(), model.autocast('val'):
-            case = model.prepare_case(drawing_net)
+            case = model.prepare_case(sampler)
         for key in ('lq', 'gt'):
-            if case[key] is not None:
-                check_image(key, case[key], check_range=True)
+            if getattr(case, key) is not None:
+                check_image(key, getattr(case, key), check_range=True)
     except InputError as error:  # too small, sizes that do not belong together, pixels of float files
         results.problems.append(str(error))
         return
-    lq, gt = case['lq'], case['gt']
+    lq, gt = case.lq, case.gt
     values = {'img2': None if gt is None else float_image(gt), 'lq': float_image(lq), 'net': net, 'scale': scale,
               'samples': None}
-    for metric, value in case['results'].items():
+    for metric, value in case.results.items():
         results.add('', metric, [value])
     if tile and max(lq.shape[2:]) > tile and model.has_likelihood:
         metrics.skip_once('nll', f'the whole image at once, which is larger than val.tile = {tile}')
     elif gt is not None and model.has_likelihood:
-        nll = calculate_nll(_to_uint8(values['img2']), _to_uint8(values['lq']), net,
-                            seed=(val_opt.get('seed') or 0) + index)
+        nll = calculate_nll(_to_uint8(values['img2']), _to_uint8(values['lq']), net, seed=val_opt.get('seed') or 0)
         if math.isfinite(nll):
             results.add('', 'nll', [nll])
         else:
             results.problems.append(f'its nll is {nll}; it is left out.')
     rows = {}
     if val_opt.get('bicubic', False):
-        rows[BICUBIC] = {1: bicubic_resize(case['lq_for_bicubic'].float(), scale).clamp(0, 1).cpu()}
-    rows.update(_draw_samples(model, drawing_net, lq, index, results))
+        rows[BICUBIC] = {1: bicubic_resize(case.lq_for_bicubic.float(), scale).clamp(0, 1).cpu()}
+    rows.update(_draw_samples(model, sampler, lq, results))
 
     def path_of(what):
         return image_path(model.opt, results.dataset, results.image, what, current_iter)
@@ -230,37 +247,34 @@ def _validate_image(model, drawing_net, data, index, results, metrics, current_i
             for number, image in images.items():
                 imwrite(_to_uint8(image), path_of(f'{label}_{number}'))
     if save_img:
-        for what, image in case['images'].items():
+        for what, image in case.images.items():
             imwrite(_to_uint8(float_image(image)), path_of(what))
     if model.report.final and index < val_opt.get('sheets', 10):
         rows = {label: list(samples.values()) for label, samples in rows.items()}
         imwrite(draw_sheet(case, rows, results.captions(), scale), path_of('sheet'))
 
 
-def _draw_samples(model, net, lq, index, results):
+def _draw_samples(model, sampler, lq, results):
     """{label: {number from 1: sample (1, 3, H, W) on the CPU}}; samples that stay broken are missing."""
     val_opt = model.opt['val']
-    seed = val_opt.get('seed')
-    generator = None if seed is None else torch.Generator().manual_seed(seed + index)
-    rows = {}
-    with torch.no_grad(), model.autocast('val'):
-        features = net.coarsest_features(lq)  # once for all samples
-        for temperature in val_opt.get('temperatures', model.default_temperatures):
-            num_samples = 1 if temperature == 0 else val_opt.get('num_samples', 1)  # at temperature 0 all are equal
-            label = temperature_label(temperature)
-            rows[label], seen = {}, {name: [] for name in DrawCounts._fields}
-            for number in range(1, num_samples + 1):
-                sample, counts = draw(net, lq, temperature, generator, features)
-                for name, values in seen.items():
-                    values.append(int(getattr(counts, name)))
-                if int(counts.nonfinite) == 0:
-                    rows[label][number] = sample.cpu()
-                    continue
-                results.problems.append(
-                    f'sample {number} at temperature {temperature:g} has {int(counts.nonfinite)} of '
-                    f'{sample.shape[2] * sample.shape[3]} pixels that are not finite, after {int(counts.redraws) + 1} '
-                    'draws; it is neither saved nor measured.')
-            results.counts.append((label, seen))
+    temperatures = val_opt.get('temperatures', model.default_temperatures)
+    rows = {temperature_label(temperature): {} for temperature in temperatures}
+    seen = {label: {name: [] for name in DrawCounts._fields} for label in rows}
+    samples = samples_of(temperatures, val_opt.get('num_samples', 1))
+    with model.autocast('val'):
+        drawn = sampler.draw_image(lq, samples, check_seed(val_opt.get('seed'), 'val.seed'))
+    for (temperature, number), (image, counts) in drawn.items():
+        label = temperature_label(temperature)
+        for name, values in seen[label].items():
+            values.append(getattr(counts, name))
+        if counts.nonfinite == 0:
+            rows[label][number] = image
+            continue
+        results.problems.append(
+            f'sample {number} at temperature {temperature:g} has {counts.nonfinite} of '
+            f'{image.shape[2] * image.shape[3]} pixels that are not finite, after {counts.redraws + 1} draws; it is '
+            'neither saved nor measured.')
+    results.counts += seen.items()
     return rows
 
 

@@ -8,15 +8,15 @@ from hcflow_model.images.drawing import Tile, draw_tiles, picture, value_map
 MAX_SAMPLES = 4
 
 
-def draw_sheet(case: dict, rows: dict[str, list[torch.Tensor]], captions: dict[str, str], scale: int) -> np.ndarray:
+def draw_sheet(case, rows: dict[str, list[torch.Tensor]], captions: dict[str, str], scale: int) -> np.ndarray:
     """Draw the sheet of one image.
 
     First row: LR, bicubic, ground truth. Then a row per temperature: at most four samples and, of two or more, their
     standard deviation.
 
     Args:
-        case (dict): lq (1, 3, h, w), gt (1, 3, H, W) or None, lq_for_bicubic (1, 3, h, w), all RGB in [0, 1];
-            difference (bool, optional): Show the restored images' difference to the ground truth, 8 times enlarged.
+        case (Case): lq (1, 3, h, w), gt (1, 3, H, W) or None, lq_for_bicubic (1, 3, h, w), all RGB in [0, 1];
+            difference (bool): Show the restored images' difference to the ground truth, 8 times enlarged.
         rows (dict): {'bicubic' or temperature as 't0.9': samples (1, 3, H, W)}. Sizes may differ by less than `scale`
             pixels: all are cropped to the smallest.
         captions (dict): {label of a row: its figures}; '' for those of the image itself.
@@ -26,10 +26,10 @@ def draw_sheet(case: dict, rows: dict[str, list[torch.Tensor]], captions: dict[s
         ndarray: (height, width, 3), BGR, uint8.
     """
     images = {label: [_to_rgb(sample) for sample in samples] for label, samples in rows.items() if samples}
-    gt = None if case.get('gt') is None else _to_rgb(case['gt'])
-    lq = _to_rgb(case['lq'])
+    gt = None if case.gt is None else _to_rgb(case.gt)
+    lq = _to_rgb(case.lq)
     bicubic = images.pop('bicubic', None) or [
-        _to_rgb(bicubic_resize(case['lq_for_bicubic'].detach().float().cpu(), scale)).clamp(0, 1)]
+        _to_rgb(bicubic_resize(case.lq_for_bicubic.detach().float().cpu(), scale)).clamp(0, 1)]
     upsampled = lq.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
     everything = [upsampled, *bicubic, *([] if gt is None else [gt]), *(s for row in images.values() for s in row)]
     height, width = (min(image.shape[axis] for image in everything) for axis in (1, 2))
@@ -38,7 +38,7 @@ def draw_sheet(case: dict, rows: dict[str, list[torch.Tensor]], captions: dict[s
         return image[:, :height, :width]
 
     gt = None if gt is None else crop(gt)
-    to_compare = gt if case.get('difference') else None  # None: no difference is drawn
+    to_compare = gt if case.difference else None  # None: no difference is drawn
     first = [Tile(f'LR {lq.shape[2]}x{lq.shape[1]}', picture(crop(upsampled)), captions.get('', '')),
              Tile('bicubic', picture(crop(bicubic[0])), captions.get('bicubic', ''))]
     first += [] if gt is None else [Tile('ground truth', picture(gt))]

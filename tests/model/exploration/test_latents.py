@@ -10,11 +10,9 @@ from hcflow_model import calculate_nll
 from hcflow_model.exploration.latents import (
     WINDOW,
     decode_8bit,
-    draw_noise,
     latent_statistics,
     likelihood,
     normalize_latents,
-    scaled,
     take_apart,
     walk,
 )
@@ -28,20 +26,6 @@ def net():
 
 def normal(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def test_a_sample_has_the_same_noise_at_every_temperature(net):
-    lq = random_image(1, 3, 5, 6)
-    noise = draw_noise(net, lq, 3, seed=7)
-    assert [[tuple(z.shape) for z in latents] for latents in noise] == [net.latent_shapes(lq)] * 3
-    assert all(map(torch.equal, noise[0], net.draw_latents(lq, 1.0, torch.Generator().manual_seed(7))))
-    assert not torch.equal(noise[0][0], noise[1][0])
-    again = draw_noise(net, lq, 2, seed=7)  # a longer list begins with the shorter
-    assert all(torch.equal(a, b) for one, other in zip(noise, again, strict=False)
-               for a, b in zip(one, other, strict=True))
-    wanted = net.decode(lq, temperature=0.5, generator=torch.Generator().manual_seed(7)).detach()
-    got = decode_8bit(net, lq, scaled(noise[0], 0.5))
-    assert torch.equal((got * 255).round() / 255, got) and (got - wanted).abs().max() <= 0.5 / 255 + 1e-6
 
 
 def test_images_that_are_not_finite_are_refused(net):

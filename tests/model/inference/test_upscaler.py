@@ -8,7 +8,7 @@ from hcflow_arch import HCFlowNet, InputError
 from hcflow_model import HCFlowRescaler, HCFlowUpscaler
 from hcflow_model.checkpoints.pretrained import load_pretrained, save_pretrained
 from hcflow_model.images.files import read_image
-from hcflow_model.inference import upscaler as inference
+from hcflow_model.inference import draw
 from hcflow_model.inference.noise import NoiseField
 
 LR = read_image(DATA / 'val_lq_x4' / 'cat.png')[:20, :30]
@@ -65,6 +65,15 @@ def test_alpha_is_upscaled_without_noise_and_opaque_stays_opaque():
     assert np.array_equal(first[..., :3], upscaler()(LR)) and np.array_equal(first[..., 3], second[..., 3])
     for value in (0, 255):
         assert (upscaler()(np.dstack([LR, np.full_like(alpha, value)]))[..., 3] == value).all()
+
+
+def test_a_network_of_the_caller_stays_as_it_is():
+    net = net_of().train()
+    up = HCFlowUpscaler(net)
+    up(LR)
+    assert all(module.training for module in net.modules()) and not up.net.training
+    perturb(net)  # training goes on; the upscaler keeps its weights
+    assert np.array_equal(up(LR), HCFlowUpscaler(net_of())(LR))
 
 
 def test_samples_and_seeds():
@@ -164,7 +173,7 @@ def test_samples_that_are_not_finite_are_drawn_again(monkeypatch):
             first, *others = super().latents(*args)
             return [first * float('nan') if int(self.key[1]) in broken else first, *others]
 
-    monkeypatch.setattr(inference, 'NoiseField', Field)
+    monkeypatch.setattr(draw, 'NoiseField', Field)
     broken = {1, 2**32 + 1}
     samples = up.samples(LR, 2)
     assert np.array_equal(samples[0], wanted[0]) and samples[1].std() > 1

@@ -14,7 +14,7 @@ from helpers import DATA, NLL_OPT, SMALL, cpu_options, demo_options, loader, per
 
 from hcflow_arch import InputError
 from hcflow_model import HCFlowModel
-from hcflow_model.inference.draw import draw
+from hcflow_model.inference.draw import Sampler
 from hcflow_model.validation.report import Report
 
 PSNR = {'psnr': {'type': 'calculate_psnr', 'crop_border': 0}}
@@ -155,12 +155,14 @@ def test_pixels_of_float_files(key, value, make_model, warnings):
 
 
 def test_images_that_are_too_large_for_a_gpu(make_model, monkeypatch, tmp_path, warnings):
-    def draw_or_fail(net, lq, *args):
+    draw_image = Sampler.draw_image
+
+    def draw_or_fail(sampler, lq, *args):
         if lq.shape[3] > 5:
             raise torch.cuda.OutOfMemoryError('CUDA out of memory.')
-        return draw(net, lq, *args)
+        return draw_image(sampler, lq, *args)
 
-    monkeypatch.setattr('hcflow_model.validation.loop.draw', draw_or_fail)
+    monkeypatch.setattr(Sampler, 'draw_image', draw_or_fail)
     model = make_model(temperatures=[0], is_train=False)
     large = {'gt': random_image(3, 16, 24), 'lq': random_image(3, 4, 6)}
     with pytest.raises(InputError, match=r'1 image\(s\) left out or measured in part \(1 in set\)'):

@@ -50,10 +50,10 @@ def test_tiles_are_the_whole_image(task, tmp_path, monkeypatch):
 def test_graphs_are_kept_for_all_images(tmp_path, monkeypatch):
     made = []
 
-    class Counted(validation.TiledNet):
+    class Counted(validation.Sampler):
         def __init__(self, *args):
             super().__init__(*args)
             made.append(self)
-    monkeypatch.setattr(validation, 'TiledNet', Counted)
+    monkeypatch.setattr(validation, 'Sampler', Counted)
     validated(tmp_path / 'tiled', 'sr', 16, monkeypatch, num_images=2)
     assert len(made) == 1

@@ -8,6 +8,7 @@ from helpers import DATA
 from hcflow_model.images import drawing as sheet_drawing
 from hcflow_model.images.bicubic import bicubic_resize
 from hcflow_model.images.drawing import MARGIN, value_map
+from hcflow_model.validation.loop import Case
 from hcflow_model.validation.sheet import draw_sheet, std_over
 
 METRICS = 'psnr 28.31 ssim 0.8123 psnr_y 29.80 ssim_y 0.8391 lpips 0.1532 diversity 8.21 lr_psnr inf'
@@ -24,7 +25,7 @@ def random_images(count, height, width, seed=0):
 def make_case(height=32, width=48, scale=4, gt=True, **more):
     lq = random_images(1, height // scale, width // scale, seed=1)[0]
     gt = random_images(1, height, width, seed=2)[0] if gt else None
-    return {'lq': lq, 'gt': gt, 'lq_for_bicubic': lq, 'images': {}, 'results': {}, **more}
+    return Case(lq, gt, lq, **more)
 
 
 def to_bgr(image, factor=1):
@@ -60,7 +61,7 @@ def test_layout_of_real_images():
     samples = [(gt + 0.05 * n).clamp(0, 1) for n in noise]
     bicubic = bicubic_resize(lq, 4).clamp(0, 1)
     rows = {'bicubic': [bicubic], 't0': samples[:1], 't0.9': samples[1:]}
-    case = {'lq': lq, 'gt': gt, 'lq_for_bicubic': lq, 'images': {'lq': lq}}
+    case = Case(lq, gt, lq, images={'lq': lq})
     sheet = draw_sheet(case, rows, {'': 'nll 4.1', 't0': METRICS, 't0.9': METRICS}, 4)
     assert sheet.dtype == np.uint8 and sheet.ndim == 3 and sheet.shape[2] == 3
     nearest = lq.repeat_interleave(4, 2).repeat_interleave(4, 3)
@@ -136,7 +137,7 @@ def test_std_that_is_not_finite_is_drawn_as_largest(bad):
 
 def test_difference(rows_of_tiles):
     case = make_case(difference=True)
-    bicubic, *restored = [case['gt'] + shift for shift in (-0.05, 0.02, 0.2, -0.01, 0.03)]
+    bicubic, *restored = [case.gt + shift for shift in (-0.05, 0.02, 0.2, -0.01, 0.03)]
     rows = {'bicubic': [bicubic], 't1': restored[:1], 't0': restored[1:2], 't2': restored[2:]}
     sheet = draw_sheet(case, rows, {}, 4)
     assert titles(rows_of_tiles) == [
@@ -163,7 +164,7 @@ def test_no_ground_truth(rows_of_tiles, difference):
 
 def test_sizes_are_cropped_to_the_smallest(rows_of_tiles):
     case = make_case()
-    case['gt'] = case['gt'][:, :, :31, :45]
+    case = case._replace(gt=case.gt[:, :, :31, :45])
     sample = random_images(1, 32, 47)[0]
     draw_sheet(case, {'t0': [sample]}, {}, 4)
     assert {tile.image.shape for row in rows_of_tiles for tile in row} == {(31 * 6, 45 * 6, 3)}
@@ -183,7 +184,7 @@ def test_size_of_pictures(rows_of_tiles, height, width, drawn):
 
 
 def test_gray_images_and_other_scales():
-    case = {'lq': torch.rand(1, 1, 5, 7), 'gt': torch.rand(1, 1, 40, 56), 'lq_for_bicubic': torch.rand(1, 1, 5, 7)}
+    case = Case(torch.rand(1, 1, 5, 7), torch.rand(1, 1, 40, 56), torch.rand(1, 1, 5, 7))
     assert draw_sheet(case, {'t0.5': [torch.rand(1, 1, 40, 56)] * 2}, {}, 8).dtype == np.uint8
     assert draw_sheet(make_case(scale=2), {}, {}, 2).dtype == np.uint8
 
@@ -208,11 +209,11 @@ def test_wrapping_keeps_names_and_numbers_together():
 def test_inputs_stay_as_they_are():
     case = make_case(difference=True)
     samples = random_images(3, 32, 48)
-    before = [image.clone() for image in (case['lq'], case['gt'], *samples)]
+    before = [image.clone() for image in (case.lq, case.gt, *samples)]
     rows = {'bicubic': samples[:1], 't1': samples[1:]}
     draw_sheet(case, rows, {}, 4)
     assert list(rows) == ['bicubic', 't1']
-    assert all(map(torch.equal, before, (case['lq'], case['gt'], *samples)))
+    assert all(map(torch.equal, before, (case.lq, case.gt, *samples)))
 
 
 def test_large_images_are_shrunk():

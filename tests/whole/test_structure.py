@@ -153,7 +153,7 @@ def test_importing_the_package_leaves_basicsr_as_it_is():
 
 def test_direction_is_seen():
     """The reading of imports, on a file known to import from below in each way of writing."""
-    names = set(imports_of(ROOT / 'hcflow_model' / 'inference' / 'tiling.py'))
+    names = set(imports_of(ROOT / 'hcflow_model' / 'inference' / 'draw.py'))
     assert {'hcflow_arch.HCFlowNet', 'hcflow_arch.checks.fit_to_scale'} <= names
     assert any(name.startswith('hcflow_model.inference.') for name in names)
 

@@ -85,4 +85,4 @@ def _report(prepared, out):
         sys.stderr.write(f'  {line}')
     if len(lines) > SHOWN:
         sys.stderr.write(f'  … all in {out / LEFT_OUT_FILE}\n')
-    write_whole(out / LEFT_OUT_FILE, ''.join(lines).encode())
+    write_whole(out / LEFT_OUT_FILE, ''.join(lines).encode('utf-8', 'surrogateescape'))

@@ -15,6 +15,17 @@ class WriteError(InputError):
     """A file cannot be written: no space, no permission. Others beside it would fare no better."""
 
 
+def open_regular(path: str | os.PathLike) -> BinaryIO:
+    """Open a file to read, but only a regular one: a FIFO waits for a writer, and a device may never end.
+
+    Raises:
+        OSError: It cannot be opened, or is no regular file.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(errno.EINVAL, 'it is no regular file', str(path))
+    return open(path, 'rb')
+
+
 @contextlib.contextmanager
 def whole_file(path: Path, shared: bool = False, sync: bool = True) -> Iterator[BinaryIO]:
     """A file to write into that gets its name at the end; on every failure what was there before stays.

@@ -30,5 +30,11 @@ def return_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error of Python, NumPy, PyTorch or OpenCV (its code StsNoMem, -4) says that memory is short."""
+    return (isinstance(error, (MemoryError, torch.OutOfMemoryError)) or getattr(error, 'code', None) == -4
+            or isinstance(error, RuntimeError) and 'DefaultCPUAllocator' in str(error))
+
+
 def _has_glibc() -> bool:
     return platform.system() == 'Linux' and hasattr(ctypes.CDLL(None), 'gnu_get_libc_version')

@@ -1,26 +1,29 @@
-"""Pickled lists of images (SRFlow's `.pklv4`), read without unpickling: nothing in the file is ever called.
+"""Pickled lists of images (SRFlow's `.pklv4`), read without running anything that the file asks for.
 
-A pickle is a program for a stack machine. The few instructions that a list of numpy arrays needs are followed here on
-symbols; every other instruction and every other name is refused. Pixels stay in the file, only their places are kept,
-so a list of any size takes little memory.
+A pickle is a program. Here it may use only the instructions that a list of numpy arrays needs, and its names lead to
+stand-ins, never to code of NumPy or anybody else. Pixels stay in the file and only their places are kept, so a list of
+any size takes little memory.
 """
+import io
+import mmap
 import os
+import pickle
 import pickletools
+import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from hcflow_arch import InputError
+from hcflow_model.utils.files import open_regular
 
-RECONSTRUCT = {(f'numpy.{core}.multiarray', '_reconstruct') for core in ('core', '_core')}  # numpy 1 and 2
-FROM_BUFFER = {(f'numpy.{core}.numeric', '_frombuffer') for core in ('core', '_core')}  # protocol 5
-NDARRAY, DTYPE = ('numpy', 'ndarray'), ('numpy', 'dtype')
-VALUES = ('BININT', 'BININT1', 'BININT2', 'LONG1', 'NONE', 'NEWTRUE', 'NEWFALSE')
-TEXTS = ('SHORT_BINUNICODE', 'BINUNICODE', 'BINUNICODE8')
+ALLOWED = frozenset("""PROTO STOP MARK EMPTY_LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 NONE NEWTRUE
+    NEWFALSE BININT BININT1 BININT2 LONG1 SHORT_BINUNICODE BINUNICODE BINUNICODE8 GLOBAL STACK_GLOBAL REDUCE BUILD
+    MEMOIZE BINPUT LONG_BINPUT BINGET LONG_BINGET""".split())  # noqa: SIM905
 BYTES = {'SHORT_BINBYTES': 2, 'BINBYTES': 5, 'BINBYTES8': 9, 'BYTEARRAY8': 9}  # bytes before the content
-TUPLES = {'TUPLE1': 1, 'TUPLE2': 2, 'TUPLE3': 3}
-MARK = object()
+MAX_INSTRUCTIONS = 5_000_000  # an array takes about 20
 
 
 @dataclass(frozen=True)
@@ -68,19 +71,26 @@ def read_array_list(path: str | os.PathLike, name: str) -> list[PickledImage]:
     """
     path = Path(path)
     try:
-        with open(path, 'rb') as file:
-            machine = _Machine(_Bounded(file))
-            machine.run()
+        with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            program, places = _without_pixels(content)
+        arrays = _Unpickler(program, places).load()
+        if not isinstance(arrays, list):
+            raise _Refused('not a list')
+        if not all(isinstance(array, _Array) for array in arrays):
+            raise _Refused('a list of other things than arrays')
+        images = [_image(path, f'{name}_{index:06d}', array) for index, array in enumerate(arrays)]
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f'{path} cannot be read: {error.strerror}.') from error
     except _Refused as error:
         raise InputError(f'{path} holds more than a list of numpy arrays ({error}) and is not read, because '
                          'pickles can run code.') from error
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:  # bytes that make no sense
+    except (pickle.UnpicklingError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f'{path} is broken, or no pickle of a list of numpy arrays.') from error
-    if not machine.arrays:
+    if not images:
         raise InputError(f'{path} is an empty list.')
-    return [_image(path, f'{name}_{index:06d}', array) for index, array in enumerate(machine.arrays)]
+    return images
 
 
 def _image(path, name, array):
@@ -90,137 +100,87 @@ def _image(path, name, array):
     if not (isinstance(shape, tuple) and all(type(size) is int and size > 0 for size in shape) and len(shape) == 3
             and 3 in (shape[0], shape[2])):
         raise InputError(f'Image {name} of {path} has shape {shape}; (H, W, 3) or (3, H, W) is needed.')
-    if array.content.length != shape[0] * shape[1] * shape[2]:
-        raise InputError(f'Image {name} of {path} has {array.content.length} bytes, which are not its shape {shape}.')
-    return PickledImage(name, path, array.content.offset, shape, array.order)
+    if array.place.length != shape[0] * shape[1] * shape[2]:
+        raise InputError(f'Image {name} of {path} has {array.place.length} bytes, which are not its shape {shape}.')
+    return PickledImage(name, path, array.place.offset, shape, array.order)
 
 
 class _Refused(Exception):
     """An instruction, or a name, that lists of arrays do not need."""
 
 
-class _Bounded:
-    """A file that never tries to read, and so to allocate, more than it has."""
-
-    def __init__(self, file):
-        self.file, self.tell, self.readline = file, file.tell, file.readline
-        self.size = os.fstat(file.fileno()).st_size
-
-    def read(self, count):
-        if count > self.size - self.tell():
-            raise ValueError('the file ends too early')
-        return self.file.read(count)
-
-
-@dataclass(frozen=True)
-class _Content:
+class _Place(NamedTuple):
+    """Where a bytes object is in the file."""
     offset: int
     length: int
 
 
-@dataclass
+def _without_pixels(content):
+    """The pickle with a persistent id, a number, in place of every bytes object; and the places of these objects."""
+    program, places, lists = io.BytesIO(), [], 0
+    for count, (opcode, arg, position) in enumerate(pickletools.genops(content)):
+        lists += opcode.name == 'EMPTY_LIST'
+        if count > MAX_INSTRUCTIONS:
+            raise _Refused(f'more than {MAX_INSTRUCTIONS} instructions')
+        if lists > 1:
+            raise _Refused('a list within the list')
+        if opcode.name in BYTES:
+            program.write(b'J' + struct.pack('<i', len(places)) + b'Q')
+            places.append(_Place(position + BYTES[opcode.name], len(arg)))
+        elif opcode.name in ('BINPUT', 'LONG_BINPUT') and arg > count:  # the memo is a table up to this number
+            raise ValueError('a number that pickling does not give')
+        elif opcode.name in ALLOWED:
+            program.write(content[position:content.tell()])
+        elif opcode.name != 'FRAME':  # whose length is another one now
+            raise _Refused(f'instruction {opcode.name}')
+    program.seek(0)
+    return program, places
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, program, places):
+        super().__init__(program)
+        self.persistent_load = places.__getitem__
+
+    def find_class(self, module, name):
+        if (module, name) not in STAND_INS:
+            raise _Refused(f'{module}.{name}')
+        return STAND_INS[module, name]
+
+
 class _Dtype:
-    name: str
+    def __init__(self, name, *flags):
+        self.name = name
+
+    def __setstate__(self, state):
+        """The byte order and fields, which uint8 has not."""
 
 
-@dataclass
 class _Array:
-    shape: object = None
-    dtype: str = ''
-    order: str = 'C'
-    content: _Content | None = None
+    """In place of an array that numpy makes in two steps."""
+    shape, dtype, order, place = None, None, 'C', _Place(0, 0)
+
+    def __init__(self, *start):
+        pass
+
+    def __setstate__(self, state):
+        _, shape, dtype, fortran, place = state
+        self.fill(place, dtype, shape, 'F' if fortran else 'C')
+
+    def fill(self, place, dtype, shape, order, *axes):
+        if axes:
+            raise _Refused('an array with permuted axes, which protocol 4 does not make')
+        if not isinstance(place, _Place) or not isinstance(dtype, _Dtype) or order not in ('C', 'F'):
+            raise _Refused('an array of objects')
+        self.shape, self.dtype, self.order, self.place = shape, dtype.name, order, place
+        return self
 
 
-class _Machine:
-    """The stack machine on symbols. Names are pairs (module, name); nothing is imported."""
-
-    def __init__(self, file):
-        self.file, self.stack, self.memo, self.arrays = file, [], {}, None
-
-    def run(self) -> None:
-        for opcode, arg, position in pickletools.genops(self.file):
-            self._step(opcode.name, arg, position)
-
-    def _step(self, opcode, arg, position):
-        stack = self.stack
-        if opcode in VALUES or opcode in TEXTS:
-            constants = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False}
-            stack.append(constants.get(opcode, arg))
-        elif opcode in BYTES:
-            stack.append(_Content(position + BYTES[opcode], len(arg)))
-        elif opcode == 'MARK':
-            stack.append(MARK)
-        elif opcode == 'EMPTY_TUPLE':
-            stack.append(())
-        elif opcode in TUPLES:
-            count = TUPLES[opcode]
-            stack[-count:] = [tuple(stack[-count:])]
-        elif opcode == 'TUPLE':
-            stack.append(tuple(self._pop_to_mark()))
-        elif opcode in ('MEMOIZE', 'BINPUT', 'LONG_BINPUT'):
-            self.memo[len(self.memo) if opcode == 'MEMOIZE' else arg] = stack[-1]
-        elif opcode in ('BINGET', 'LONG_BINGET'):
-            stack.append(self.memo[arg])
-        elif opcode in ('GLOBAL', 'STACK_GLOBAL'):
-            self._name(tuple(arg.split(' ')) if opcode == 'GLOBAL' else (stack.pop(-2), stack.pop()))
-        elif opcode == 'REDUCE':
-            arguments, function = stack.pop(), stack.pop()
-            stack.append(self._call(function, arguments))
-        elif opcode == 'BUILD':
-            self._set_state(stack.pop(), stack[-1])
-        elif opcode in ('EMPTY_LIST', 'APPEND', 'APPENDS', 'STOP'):
-            self._list(opcode)
-        elif opcode not in ('PROTO', 'FRAME'):
-            raise _Refused(f'instruction {opcode}')
-
-    def _pop_to_mark(self):
-        place = max(index for index, value in enumerate(self.stack) if value is MARK)
-        values = self.stack[place + 1:]
-        del self.stack[place:]
-        return values
-
-    def _name(self, name):
-        if name not in RECONSTRUCT | FROM_BUFFER | {NDARRAY, DTYPE}:
-            raise _Refused('.'.join(map(str, name)))
-        self.stack.append(name)
-
-    def _call(self, function, arguments):
-        if function in RECONSTRUCT and arguments[0] == NDARRAY:
-            return _Array()
-        if function == DTYPE and isinstance(arguments[0], str):
-            return _Dtype(arguments[0])
-        if function in FROM_BUFFER:
-            content, dtype, shape, order, *axes = arguments
-            if axes:
-                raise _Refused('an array with permuted axes, which protocol 4 does not make')
-            return _filled(_Array(), shape, dtype, order, content)
-        raise _Refused(f'a call of {function}')
-
-    def _set_state(self, state, value):
-        if isinstance(value, _Array):
-            _, shape, dtype, fortran, content = state
-            _filled(value, shape, dtype, 'F' if fortran else 'C', content)
-        elif not isinstance(value, _Dtype):
-            raise _Refused('a state of something else than an array')
-
-    def _list(self, opcode):
-        if opcode == 'EMPTY_LIST':
-            if self.arrays is not None:
-                raise _Refused('a list within the list')
-            self.arrays = []
-            self.stack.append(self.arrays)
-        elif opcode == 'STOP':
-            if self.arrays is None or len(self.stack) != 1 or self.stack[0] is not self.arrays:
-                raise _Refused('not a list')
-        else:
-            values = [self.stack.pop()] if opcode == 'APPEND' else self._pop_to_mark()
-            if self.stack[-1] is not self.arrays or not all(isinstance(value, _Array) for value in values):
-                raise _Refused('a list of other things than arrays')
-            self.arrays.extend(values)
+def _from_buffer(*arguments):
+    return _Array().fill(*arguments)
 
 
-def _filled(array, shape, dtype, order, content):
-    if not isinstance(content, _Content) or not isinstance(dtype, _Dtype) or order not in ('C', 'F'):
-        raise _Refused('an array of objects')
-    array.shape, array.dtype, array.order, array.content = shape, dtype.name, order, content
-    return array
+STAND_INS = {('numpy', 'ndarray'): None, ('numpy', 'dtype'): _Dtype}
+for _core in ('core', '_core'):  # numpy 1 and 2
+    STAND_INS[f'numpy.{_core}.multiarray', '_reconstruct'] = _Array
+    STAND_INS[f'numpy.{_core}.numeric', '_frombuffer'] = _from_buffer  # protocol 5

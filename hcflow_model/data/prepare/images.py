@@ -8,9 +8,10 @@ from basicsr.utils import img2tensor, tensor2img
 
 from hcflow_model.images.bicubic import bicubic_guide
 from hcflow_model.images.png import png_size
+from hcflow_model.utils.files import open_regular
 
 from .settings import Settings, write_whole
-from .sources import LeftOut
+from .sources import LeftOut, one_image
 
 PNG_LEVEL = 1  # BasicSR's for LMDBs; level 3 makes files 5 % smaller and takes 1.8 times as long
 PNG_END = b'IEND\xaeB`\x82'
@@ -30,23 +31,35 @@ def prepare_image(item, settings: Settings, out: Path) -> dict | str:
     Raises:
         InputError: A file cannot be written.
     """
-    stamp = item.stamp()
     try:
-        image = item.read()
+        with one_image():
+            return _prepare(item, settings, out)
     except LeftOut as reason:
         return str(reason)
+
+
+def _prepare(item, settings, out):
+    stamp = item.stamp()
+    image = item.read()
     part = settings.part_of(item.name)
     smallest, option = (settings.crop, '--crop') if settings.crop and part == 'train' else (settings.scale, '--scale')
     height, width = image.shape[:2]
     if min(height, width) < smallest:
-        return f'is {height}x{width}, smaller than {option} {smallest}'
+        raise LeftOut(f'is {height}x{width}, smaller than {option} {smallest}')
     image = mod_crop(image, settings.scale)
     height, width = image.shape[:2]
     images = [image] if settings.hr_only else [image, bicubic_downscaled(image, settings.scale)]
-    for stem, *window in settings.windows(item.name, height, width):
-        for folder, factor, whole in zip(settings.folders(part), (1, settings.scale), images, strict=False):
-            top, left, h, w = (value // factor for value in window)
-            write_whole(out / folder / f'{stem}.png', _png(whole[top:top + h, left:left + w]))
+    written = []
+    try:
+        for stem, *window in settings.windows(item.name, height, width):
+            for folder, factor, whole in zip(settings.folders(part), (1, settings.scale), images, strict=False):
+                top, left, h, w = (value // factor for value in window)
+                written.append(out / folder / f'{stem}.png')
+                write_whole(written[-1], _png(whole[top:top + h, left:left + w]))
+    except BaseException:  # nothing stays of an image that is not finished
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
     return {'name': item.name, 'stamp': stamp, 'size': [height, width]}
 
 
@@ -65,7 +78,7 @@ def _png(image):
 def png_file_size(path: Path) -> tuple[int, int] | None:
     """(height, width) of a whole PNG file, from its first and last bytes; None where there is none."""
     try:
-        with open(path, 'rb') as file:
+        with open_regular(path) as file:
             head = file.read(24)
             file.seek(-8, 2)
             return png_size(head) if file.read() == PNG_END else None

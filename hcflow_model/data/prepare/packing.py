@@ -10,6 +10,7 @@ from basicsr.utils.lmdb_util import LmdbMaker
 
 from hcflow_arch import InputError
 from hcflow_model.data.lmdb import open_anew
+from hcflow_model.utils.files import open_regular
 
 from .images import PNG_LEVEL
 from .settings import cannot_write
@@ -77,7 +78,8 @@ def lmdb_problem(path: Path, folder: Path, sizes: dict[str, tuple[int, int]]) ->
     """
     try:
         meta_info = ''.join(f'{key}.png ({h},{w},3) {PNG_LEVEL}\n' for key, (h, w) in sorted(sizes.items()))
-        listed = (path / 'meta_info.txt').read_text(encoding='utf-8')
+        with open_regular(path / 'meta_info.txt') as file:
+            listed = file.read().decode()
         if listed != meta_info or paths_from_lmdb(str(path)) != sorted(sizes):
             return 'its meta_info.txt lists other images or sizes'
         with open_anew(path) as environment, environment.begin() as transaction:

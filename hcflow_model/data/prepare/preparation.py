@@ -2,10 +2,12 @@
 import hashlib
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -177,28 +179,53 @@ def _append(journal, record):
 
 
 def _run(function: Callable, items: list, workers: int) -> Iterator[tuple]:
-    """(item, function(item)) as they are done, in several processes; in this one where `workers` is 1."""
+    """(item, function(item)) as they are done, in several processes; in this one where `workers` is 1.
+
+    Where the system kills a process, most likely for want of memory, one process goes on, and the images at which that
+    is killed as well are left out.
+    """
     if workers == 1 or len(items) < 2:
         yield from ((item, function(item)) for item in items)
         return
     # where it is safe, forked: a new Python would need seconds to import all again
-    context = multiprocessing.get_context('fork' if sys.platform == 'linux' else None)
-    pool = ProcessPoolExecutor(min(workers, len(items)), context, _start_worker)
-    try:
-        futures = {pool.submit(function, item): item for item in items}
-        for future in as_completed(futures):
-            yield futures.pop(future), future.result()
-    except BrokenProcessPool as error:
-        raise InputError(f'One of {workers} processes was killed, most likely for want of memory; take fewer --workers '
-                         'and run the same command again: it goes on from there.') from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    method = multiprocessing.get_start_method(allow_none=True) or ('fork' if sys.platform == 'linux' else None)
+    left = dict.fromkeys(items)
+    while left:
+        pool = ProcessPoolExecutor(min(workers, len(left)), multiprocessing.get_context(method), _start_worker)
+        try:
+            for item, result in _results(pool, function, list(left), workers):
+                del left[item]
+                yield item, result
+        except BrokenProcessPool:
+            if workers == 1:
+                item = next(iter(left))
+                del left[item]
+                yield item, 'needs more memory than there is, most likely: its process was killed'
+            workers = 1
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _results(pool, function, items, workers):
+    if workers == 1:  # one by one, so that it is known which of them the process was killed at
+        yield from ((item, pool.submit(function, item).result()) for item in items)
+        return
+    futures = {pool.submit(function, item): item for item in items}
+    for future in as_completed(futures):
+        yield futures.pop(future), future.result()
 
 
 def _start_worker():
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)  # the processes are the parallelism
     set_log_level(0)  # a broken image is named once, in the report
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends them
+
+
+def _end_with_parent():
+    """However the parent ended: after SIGKILL nobody else would tell this process."""
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def _first_reason(left_out):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hcflow_arch import InputError
 from hcflow_arch.hcflow_arch import SCALES
-from hcflow_model.utils.files import whole_file
+from hcflow_model.utils.files import open_regular, whole_file
 
 SETTINGS_FILE = 'prepare.json'
 FINISHED_FILE = 'finished.jsonl'  # a line per finished image; a line that a kill left half is not one
@@ -110,9 +110,13 @@ def read_finished(out: Path) -> dict[str, dict]:
     """{image: {name, stamp, size}} of the images that were finished; the last line of an image counts."""
     finished = {}
     try:
-        lines = (out / FINISHED_FILE).read_text(encoding='utf-8').splitlines()
+        with open_regular(out / FINISHED_FILE) as file:
+            lines = file.read().splitlines()
     except FileNotFoundError:
         return finished
+    except OSError as error:
+        raise InputError(f'{out / FINISHED_FILE} cannot be read: {error.strerror}. Make it readable, give another '
+                         'output folder, or --overwrite.') from error
     for line in lines:
         try:
             record = json.loads(line)

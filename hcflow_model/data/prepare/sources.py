@@ -2,6 +2,8 @@
 import hashlib
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +13,15 @@ from basicsr.utils import imfrombytes
 
 from hcflow_arch import InputError
 from hcflow_model.images.files import IMAGE_ENDINGS
+from hcflow_model.utils.files import open_regular
+from hcflow_model.utils.memory import is_out_of_memory
 
 from .array_list import read_array_list
 
 MAX_NAME = 180  # characters: file systems take 255 with what is added, LMDB keys 511
+
+
+MAX_BYTES = 2**31 - 1  # of a file: OpenCV decodes no more
 
 
 class LeftOut(Exception):
@@ -23,14 +30,16 @@ class LeftOut(Exception):
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image on disk.
+    """An image on disk, or what could not be searched for images.
 
     Attributes:
         name: What its outputs are called.
         path: The file.
+        problem: Why it cannot be used, where that is known before it is read. Default: None.
     """
     name: str
     path: Path
+    problem: str | None = None
 
     def __str__(self) -> str:
         return str(self.path)
@@ -46,13 +55,18 @@ class ImageFile:
     def read(self) -> np.ndarray:
         """(H, W, 3), BGR, uint8: as BasicSR's loaders see the file (grey and CMYK become RGB, 16 bits 8, alpha is
         dropped, EXIF orientation applied)."""
+        if self.problem:
+            raise LeftOut(self.problem)
+        with open_regular(self.path) as file:
+            if os.fstat(file.fileno()).st_size > MAX_BYTES:
+                raise LeftOut(f'has more than {MAX_BYTES} bytes')
+            content = file.read()
         try:
-            content = self.path.read_bytes()
             image = imfrombytes(content) if content else None
-        except OSError as error:
-            raise LeftOut(f'cannot be read: {error.strerror}') from error
         except cv2.error as error:
-            raise LeftOut('is broken, or no image') from error
+            if is_out_of_memory(error):
+                raise
+            image = None
         if image is None:
             raise LeftOut('is broken, or no image')
         return image
@@ -65,11 +79,11 @@ def find_images(source: str | os.PathLike) -> list:
         source: A folder, searched with its subfolders, or a `.pklv4` (`.pkl`, `.pickle`) file as SRFlow makes them.
 
     Returns:
-        Objects with `name` (letters, digits, `-` and `_`; told apart from all others), `stamp()` and `read()`.
+        Objects with `name` (letters, digits, `-` and `_`; told apart from all others), `stamp()` and `read()`. Folders
+        that cannot be searched are among them, and raise LeftOut when they are read.
 
     Raises:
-        InputError: No such source, no images in it, a folder that cannot be read, or two images whose names become
-            equal.
+        InputError: No such source, no images in it, or two images whose names become equal.
     """
     source = Path(source)
     if source.is_file():
@@ -77,31 +91,50 @@ def find_images(source: str | os.PathLike) -> list:
             raise InputError(f'-i {source} is a file; give a folder of images, or a .pklv4 file.')
         return read_array_list(source, plain_name(source.stem))
     if not source.is_dir():
-        raise InputError(f'-i {source} does not exist (looked from {Path.cwd()}).')
-    found = {}
-    for folder, subfolders, files in os.walk(source, onerror=_refuse_folder):
+        problem = 'is neither a folder nor a file' if source.exists() else 'does not exist'
+        raise InputError(f'-i {source} {problem} (looked from {Path.cwd()}).')
+    found, not_searched = {}, []
+
+    def leave_out(folder, problem):
+        name = plain_name('_'.join(folder.relative_to(source).parts))
+        not_searched.append(ImageFile(f'{name}/', folder, problem))  # a name that no image has
+
+    for folder, subfolders, files in os.walk(source, onerror=lambda error: leave_out(
+            Path(error.filename), f'cannot be searched: {error.strerror}')):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
-        for file in files:
-            path = Path(folder) / file
-            if file.startswith('.') or path.suffix.lower() not in IMAGE_ENDINGS:
+        for path in (Path(folder, name) for name in subfolders):
+            if path.is_symlink():
+                leave_out(path, 'is a link to a folder, and links are not followed; give that folder itself, or a copy')
+        for path in (Path(folder, name) for name in files if not name.startswith('.')):
+            if path.suffix.lower() not in IMAGE_ENDINGS:
                 continue
             name = plain_name('_'.join(path.relative_to(source).with_suffix('').parts))
             if name in found:
                 raise InputError(f'{found[name].path} and {path} would both be called {name}; rename one of them.')
             found[name] = ImageFile(name, path)
-    if not found:
+    if not found and not not_searched:
         raise InputError(f'-i {source} holds no images; endings that are looked for: {", ".join(IMAGE_ENDINGS)}.')
-    return [found[name] for name in sorted(found)]
+    return [found[name] for name in sorted(found)] + not_searched
 
 
-def _refuse_folder(error):
-    raise InputError(f'Folder {error.filename} cannot be read: {error.strerror}. Make it readable, or move it away.')
+@contextmanager
+def one_image() -> Iterator[None]:
+    """What goes wrong with one image alone becomes :class:`LeftOut`: it cannot be read, or memory does not suffice."""
+    try:
+        yield
+    except OSError as error:
+        raise LeftOut(f'cannot be read: {error.strerror}') from error
+    except (MemoryError, RuntimeError, cv2.error) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise LeftOut('needs more memory than there is') from error
 
 
 def usable(item, smallest: int) -> bool:
     """Whether an image can be read and has no side below `smallest`."""
     try:
-        return min(item.read().shape[:2]) >= smallest
+        with one_image():
+            return min(item.read().shape[:2]) >= smallest
     except LeftOut:
         return False
 
@@ -111,4 +144,5 @@ def plain_name(text: str) -> str:
     name = re.sub(r'[^A-Za-z0-9_-]', lambda match: '_' if match[0].isascii() else f'-{ord(match[0]):x}', text)
     if len(name) <= MAX_NAME:
         return name
-    return f'{name[:MAX_NAME - 13]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}'
+    digest = hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()  # bytes that are no text: surrogates
+    return f'{name[:MAX_NAME - 13]}-{digest[:12]}'

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hcflow_arch import InputError
+from hcflow_model.data.prepare import array_list
 from hcflow_model.data.prepare.array_list import read_array_list
 
 
@@ -113,3 +114,38 @@ def test_shape_and_bytes_must_agree(tmp_path):
                                                                                                 b'K\x09K\x05K\x03'))
     with pytest.raises(InputError, match=r'60 bytes, which are not its shape \(9, 5, 3\)'):
         read_array_list(path, 'set')
+
+
+DEEP = b'\x85' * 200_000  # a tuple in a tuple in a tuple …
+
+
+@pytest.mark.parametrize('text', [
+    b'\x80\x04)' + DEEP + b'\x8c\x01a\x93.', b'\x80\x04)' + DEEP + b'.', b'\x80\x04](' + b')' + DEEP + b'e.',
+    b'\x80\x04](' + b'(' * 40_000 + b't' * 40_000 + b'e.', b'\x80\x04]' + b'(t' * 40_000 + b'e.',
+    b'\x80\x04](' + b'cnumpy\ndtype\n)' + DEEP + b'Re.',
+    b'\x80\x04]cnumpy._core.multiarray\n_reconstruct\n)R(K\x00)' + DEEP
+    + b'cnumpy\ndtype\n\x8c\x02u1\x85R\x89C\x00tba.',
+    b'\x80\x04]r\xff\xff\xff\x7f.', b'\x80\x04]' + b'q\xff' * 3 + b'.', b'\x80\x04]' + b'K\x01' * 500_001 + b'.'])
+def test_depth_and_size_are_bounded(text, tmp_path, monkeypatch):
+    """None of these ends the process, or fills memory."""
+    monkeypatch.setattr(array_list, 'MAX_INSTRUCTIONS', 500_000)
+    with pytest.raises(InputError, match='is not read|is broken|shape'):
+        read_array_list(write(tmp_path / 'evil.pklv4', text), 'set')
+
+
+def test_calls_of_what_the_file_makes(tmp_path):
+    """Instructions that call and set state, on whatever the allowed names lead to."""
+    makers = [b'cnumpy\nndarray\n', b'cnumpy\ndtype\n', b'cnumpy._core.numeric\n_frombuffer\n',
+              b'cnumpy.core.multiarray\n_reconstruct\n', b'N', b']', b'C\x00', b'\x8c\x01a', b')']
+    makers += [maker + b')R' for maker in makers]
+    for first in makers:
+        for second in makers[4:7]:
+            for end in (b'R.', b'b.', b'a.', b'\x85R.', b'\x85b.', b'(' + second + b'e.'):
+                with pytest.raises(InputError):
+                    read_array_list(write(tmp_path / 'evil.pklv4', b'\x80\x04' + first + second + end), 'set')
+
+
+def test_only_regular_files(tmp_path):
+    os.mkfifo(tmp_path / 'fifo.pklv4')
+    with pytest.raises(InputError, match='it is no regular file'):
+        read_array_list(tmp_path / 'fifo.pklv4', 'set')

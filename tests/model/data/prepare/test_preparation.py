@@ -4,6 +4,10 @@ import os
 import pickle
 import resource
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -207,13 +211,107 @@ def test_no_space(workers, photos, tmp_path):
     assert not list((tmp_path / 'out').rglob('.*'))
 
 
-def die(item):
+def die(item, **arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_worker_is_one_error(photos):
-    with pytest.raises(InputError, match='most likely for want of memory; take fewer --workers'):
-        list(preparation._run(die, find_images(photos), 2))
+def die_at_p3(item, **arguments):
+    if item.name == 'p3':
+        die(item)
+    return images.prepare_image(item, **arguments)
+
+
+def test_a_killed_process_costs_one_image(photos, tmp_path, monkeypatch):
+    """As the system does where memory is short; the second run takes the image up again."""
+    monkeypatch.setattr(preparation, 'prepare_image', die_at_p3)
+    prepared = run(photos, tmp_path / 'out', workers=2)
+    assert prepared.done == 5
+    assert prepared.left_out == {f'{photos}/p3.png': 'needs more memory than there is, most likely: its process was '
+                                                     'killed'}
+    monkeypatch.undo()
+    assert run(photos, tmp_path / 'out').done == 1
+
+
+def test_every_process_is_killed(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(preparation, 'prepare_image', die)
+    with pytest.raises(InputError, match='None of the images could be used: .*its process was killed'):
+        run(photos, tmp_path / 'out', workers=2)
+
+
+@pytest.mark.parametrize('error', [MemoryError(), cv2.error('x'), RuntimeError('DefaultCPUAllocator: no memory')])
+def test_an_image_that_is_too_large_for_memory(error, photos, tmp_path, monkeypatch):
+    """Wherever it is met; nothing stays of the image."""
+    error.code = -4  # OpenCV's
+    png, calls = images._png, []
+
+    def too_large(image):
+        calls.append(0)
+        if len(calls) == 8 + 3:  # the second image has some files
+            raise error
+        return png(image)
+
+    monkeypatch.setattr(images, '_png', too_large)
+    prepared = run(photos, tmp_path / 'out')
+    assert prepared.done == 5 and prepared.left_out == {f'{photos}/p1.png': 'needs more memory than there is'}
+
+
+def test_bugs_are_no_missing_memory(photos, tmp_path, monkeypatch):
+    def bug(image):
+        raise RuntimeError('a bug')
+
+    monkeypatch.setattr(images, '_png', bug)
+    with pytest.raises(RuntimeError, match='a bug'):
+        run(photos, tmp_path / 'out')
+
+
+ENDLESS = """
+import multiprocessing, os, sys, time
+from pathlib import Path
+from hcflow_model.data.prepare import preparation
+
+class Item:
+    name, stamp = 'a', list
+
+def work(item):
+    Path(sys.argv[2], str(os.getpid())).touch()
+    time.sleep(600)
+
+if __name__ == '__main__':
+    multiprocessing.set_start_method(sys.argv[1])
+    list(preparation._run(work, [Item(), Item(), Item()], 2))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('number', 'method'), [
+    (signal.SIGTERM, 'fork'), (signal.SIGHUP, 'fork'), *((signal.SIGKILL, method) for method in
+                                                         multiprocessing.get_all_start_methods())])
+def test_workers_end_with_their_parent(number, method, tmp_path):
+    (tmp_path / 'endless.py').write_text(ENDLESS)
+    (tmp_path / 'pids').mkdir()
+    parent = subprocess.Popen([sys.executable, tmp_path / 'endless.py', method, tmp_path / 'pids'])
+    try:
+        wait_for(lambda: len(os.listdir(tmp_path / 'pids')) == 2)
+    finally:
+        parent.send_signal(number)
+        parent.wait()
+    pids = [int(name) for name in os.listdir(tmp_path / 'pids')]
+    wait_for(lambda: not any(map(is_running, pids)))
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def is_running(pid):
+    """Neither gone, nor a zombie that nobody has waited for."""
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except FileNotFoundError:
+        return False
 
 
 def test_pickled_list(tmp_path):

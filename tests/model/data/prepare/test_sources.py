@@ -1,6 +1,7 @@
 """Images of a folder: names, and pixels as BasicSR's loaders see them."""
 import errno
 import os
+import socket
 
 import cv2
 import numpy as np
@@ -9,7 +10,7 @@ from basicsr.utils import imfrombytes
 from PIL import Image
 
 from hcflow_arch import InputError
-from hcflow_model.data.prepare.sources import LeftOut, find_images, plain_name
+from hcflow_model.data.prepare.sources import LeftOut, find_images, one_image, plain_name
 
 NOISE = np.random.default_rng(0).integers(0, 256, (12, 10, 4), np.uint8)
 
@@ -48,7 +49,12 @@ def test_sources_that_are_none(name, message, tmp_path):
         find_images(tmp_path / name)
 
 
-def test_folders_that_cannot_be_read_are_no_empty_ones(tmp_path, monkeypatch):
+def problems(folder):
+    """{path: why} of what was left out while searching."""
+    return {str(item.path.relative_to(folder)): item.problem for item in find_images(folder) if item.problem}
+
+
+def test_folders_that_cannot_be_searched_do_not_stop_the_others(tmp_path, monkeypatch):
     touch(tmp_path, 'a.png', 'locked/b.png')
     scandir = os.scandir
 
@@ -58,8 +64,61 @@ def test_folders_that_cannot_be_read_are_no_empty_ones(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, 'scandir', refuse)  # whoever runs the tests may be allowed everything
-    with pytest.raises(InputError, match='locked cannot be read: Permission denied'):
-        find_images(tmp_path)
+    assert problems(tmp_path) == {'locked': 'cannot be searched: Permission denied'}
+    item, locked = find_images(tmp_path)
+    assert item.name == 'a'
+    with pytest.raises(LeftOut, match='cannot be searched'):
+        locked.read()
+
+
+def test_linked_folders_are_named(tmp_path):
+    """Also where names become equal; links to files are files."""
+    touch(tmp_path, 'in/a b.png', 'in/a.png', 'elsewhere/c.png')
+    for link in ('a', 'a b', 'a_b', '.hidden', 'loop'):
+        (tmp_path / 'in' / link).symlink_to(tmp_path / ('in' if link == 'loop' else 'elsewhere'))
+    (tmp_path / 'in' / 'd.png').symlink_to(tmp_path / 'elsewhere' / 'c.png')
+    assert problems(tmp_path / 'in').keys() == {'a', 'a b', 'a_b', 'loop'}
+    assert [item.name for item in find_images(tmp_path / 'in') if not item.problem] == ['a', 'a_b', 'd']
+
+
+def test_only_regular_files_are_read(tmp_path):
+    """A FIFO would wait for its writer, /dev/zero never ends."""
+    os.mkfifo(tmp_path / 'fifo.png')
+    (tmp_path / 'endless.png').symlink_to('/dev/zero')
+    (tmp_path / 'folder.png').mkdir()
+    (tmp_path / 'link.png').symlink_to(tmp_path / 'link.png')
+    with socket.socket(socket.AF_UNIX) as listener:
+        before = os.getcwd()
+        os.chdir(tmp_path)  # a socket's path is short
+        listener.bind('socket.png')
+        os.chdir(before)
+        items = find_images(tmp_path)
+        assert [item.name for item in items] == ['endless', 'fifo', 'link', 'socket']
+        for item in items:
+            with pytest.raises(LeftOut, match='cannot be read'), one_image():
+                item.read()
+
+
+def test_files_beyond_what_can_be_decoded(tmp_path):
+    with open(tmp_path / 'a.png', 'wb') as file:
+        file.truncate(2**40)  # which takes no space
+    item, = find_images(tmp_path)
+    with pytest.raises(LeftOut, match='has more than 2147483647 bytes'):
+        item.read()
+
+
+NAMES = [b'caf\xe9.png', b'\xff' * 251 + b'.png', 'é'.encode() * 125 + b'.png', b'a' * 251 + b'.png', b'new\nline.png',
+         b'tab\t.png', b'quo"te\'.png', '日本.png'.encode(), b'%s{}.png', b'-o.png']
+
+
+def test_every_name_that_a_file_system_holds(tmp_path):
+    for name in NAMES:
+        cv2.imwrite(str(tmp_path / 'image.png'), NOISE)
+        os.rename(tmp_path / 'image.png', os.fsencode(tmp_path) + b'/' + name)
+    items = find_images(tmp_path)
+    assert len({item.name for item in items}) == len(NAMES)
+    for item in items:
+        assert item.name.isascii() and len(item.name) <= 180 and item.read().shape == (12, 10, 3)
 
 
 def write_kinds(folder):
@@ -96,6 +155,6 @@ def test_broken_images_say_why(tmp_path):
     items = {item.name: item for item in find_images(tmp_path)}
     assert items['whole'].read().shape == (12, 10, 3)
     for name in ('cut', 'cut2', 'empty', 'text', 'gone'):
-        with pytest.raises(LeftOut, match='No such file' if name == 'gone' else 'is broken, or no image'):
+        with pytest.raises(LeftOut, match='No such file' if name == 'gone' else 'is broken, or no image'), one_image():
             items[name].read()
     assert items['gone'].stamp() == []

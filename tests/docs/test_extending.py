@@ -1,0 +1,75 @@
+"""The examples of docs/extending.md: each is written to an empty folder and trained with."""
+import re
+from pathlib import Path
+
+import hcflow_arch  # noqa: F401  isort: skip  (makes `import basicsr` work)
+import pytest
+import torch
+import yaml
+from basicsr.utils.registry import DATASET_REGISTRY
+from helpers import REMOVED, ROOT, SMALL, check_flow_layer, demo_options
+
+from hcflow_arch import HCFlowNet
+from hcflow_arch.flow.couplings import COUPLINGS
+from hcflow_arch.flow.subnets import FCN
+from hcflow_arch.weights.safe_load import load_file
+
+SECTIONS = dict(re.findall(
+    r'^## (.*?)\n(.*?)(?=^## |\Z)', (ROOT / 'docs' / 'extending.md').read_text(encoding='utf-8'), re.M | re.S))
+TINY = {**{f'network_g.{key}': value for key, value in SMALL.items()}, 'datasets.train.num_worker_per_gpu': 0,
+        'datasets.train.gt_size': 16, 'datasets.train.batch_size_per_gpu': 2, 'train.pixel_opt': REMOVED,
+        'train.total_iter': 2, 'train.warmup_iter': -1, 'val.val_freq': 2, 'val.metrics': REMOVED,
+        'logger.print_freq': 1, 'logger.save_checkpoint_freq': 2, 'logger.use_tb_logger': False}
+
+
+def merge(opt, changes):
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            merge(opt.setdefault(key, {}), value)
+        else:
+            opt[key] = value
+    return opt
+
+
+@pytest.fixture
+def example(command):
+    """Train with the example of a section, in an empty folder. Returns the weights of the experiment."""
+    def run(title):
+        for code in re.findall(r'```python\n(.*?)```', SECTIONS[title], re.S):
+            Path(re.match(r'# (\w+\.py)\n', code).group(1)).write_text(code)
+        changes, = re.findall(r'```yaml\n(.*?)```', SECTIONS[title], re.S)
+        opt = merge(demo_options({**TINY, 'name': 'example'}), yaml.safe_load(changes))
+        Path('opt.yml').write_text(yaml.safe_dump(opt, sort_keys=False))
+        code, output, errors = command('train', '-opt', 'opt.yml')
+        assert code == 0, output + errors
+        return output + errors
+    return run
+
+
+def test_every_section_is_tested():
+    tested = re.findall(r"example\('(.*?)'\)", Path(__file__).read_text())
+    assert sorted(tested) == sorted(SECTIONS)
+
+
+@pytest.mark.slow
+def test_coupling(example):
+    example('A coupling')
+    content = load_file('experiments/example/models/net_g_2.pth')
+    assert content['network_g']['coupling'] == 'TanhCoupling'
+    HCFlowNet(**{key: value for key, value in content['network_g'].items() if key != 'type'}).load_state_dict(
+        content['params'])
+    check_flow_layer(COUPLINGS['TanhCoupling'](FCN(2, 4, 5), 2), (4, 3, 2))
+
+
+@pytest.mark.slow
+def test_loss(example):
+    assert 'l_g_pix: ' in example('A loss')
+
+
+@pytest.mark.slow
+def test_dataset(example):
+    example('A dataset')
+    names, changes = ('NoisyPairedDataset', 'PairedImageDataset'), {'phase': 'val', 'scale': 4, 'sigma': 5}
+    noisy, clean = (DATASET_REGISTRY.get(name)({**demo_options()['datasets']['val'], **changes})[0] for name in names)
+    assert torch.equal(noisy['gt'], clean['gt'])
+    assert 4 < 255 * (noisy['lq'] - clean['lq']).std() < 6

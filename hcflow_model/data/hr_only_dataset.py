@@ -1,17 +1,16 @@
 """HR images without LR partners: all that image rescaling needs."""
 import random
 from os import path as osp
-from pathlib import Path
 
 import numpy as np
-from basicsr.data.data_util import paths_from_lmdb
 from basicsr.data.transforms import augment
-from basicsr.utils import FileClient, imfrombytes, img2tensor, scandir
+from basicsr.utils import FileClient, imfrombytes, img2tensor
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
 from hcflow_arch import InputError
-from hcflow_model.images.files import IMAGE_ENDINGS
+
+from .listing import images_in_file, images_in_folder, images_in_lmdb
 
 
 @DATASET_REGISTRY.register()
@@ -49,11 +48,10 @@ class HROnlyDataset(Dataset):
     def _find_paths(self):
         if self.io_backend_opt['type'] == 'lmdb':
             self.io_backend_opt.update(db_paths=[self.gt_folder], client_keys=['gt'])
-            return paths_from_lmdb(self.gt_folder)
-        if self.opt.get('meta_info_file') is not None:
-            lines = Path(self.opt['meta_info_file']).read_text().splitlines()
-            return [osp.join(self.gt_folder, line.split()[0]) for line in lines if line.strip()]
-        return sorted(path for path in scandir(self.gt_folder, full_path=True) if path.lower().endswith(IMAGE_ENDINGS))
+            return list(images_in_lmdb(self.gt_folder))
+        listed = self.opt.get('meta_info_file')
+        names = sorted(images_in_folder(self.gt_folder)) if listed is None else images_in_file(listed)
+        return [osp.join(self.gt_folder, name) for name in names]
 
     def __getitem__(self, index: int) -> dict:
         """Get an image.

@@ -1,7 +1,7 @@
 """Pairs of LR and HR files, also those of which one file is missing."""
 from os import path as osp
 
-from basicsr.utils import scandir
+from .listing import images_in_folder
 
 
 def paired_paths(folders: list[str], keys: list[str], filename_tmpl: str) -> list[dict[str, str]]:
@@ -16,8 +16,8 @@ def paired_paths(folders: list[str], keys: list[str], filename_tmpl: str) -> lis
         [{'lq_path': ..., 'gt_path': ...}], LR files without HR files last.
     """
     (lq_folder, gt_folder), (lq_key, gt_key) = folders, [f'{key}_path' for key in keys]
-    alone, pairs = set(scandir(lq_folder)), []
-    for gt_name in sorted(scandir(gt_folder)):
+    alone, pairs = set(images_in_folder(lq_folder)), []
+    for gt_name in sorted(images_in_folder(gt_folder)):
         stem, ending = osp.splitext(osp.basename(gt_name))
         lq_name = f'{filename_tmpl.format(stem)}{ending}'
         alone.discard(lq_name)

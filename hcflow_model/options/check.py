@@ -34,7 +34,13 @@ def check_structure(opt: dict, is_train: bool) -> None:
         if opt.get(key) is not None:
             check_type(key, opt[key], (dict,))
     check_file_name('name', opt['name'])
+    for key in option_schema.SET_BY_COMMAND:
+        if key in opt:
+            raise InputError(f"'{key}' is set by the command, not by the option file; remove it.")
     for key, value in opt['path'].items():
+        if not any(part in key for part in option_schema.NO_FOLDERS):
+            raise InputError(f"Unknown option 'path.{key}'{did_you_mean(key, option_schema.PATH)}. A run's own folders "
+                             'are called by `name`.')
         if value is not None and key not in NOT_PATHS and not key.startswith('strict_load'):
             check_type(f'path.{key}', value, (str,))
     seed = opt.get('manual_seed')
@@ -57,9 +63,9 @@ def check_structure(opt: dict, is_train: bool) -> None:
     num_gpu = opt['num_gpu']
     if num_gpu != 'auto' and (isinstance(num_gpu, bool) or not isinstance(num_gpu, int) or num_gpu < 0):
         raise InputError(f'num_gpu is {num_gpu!r}; it must be auto or a whole number from 0.')
-    if num_gpu != 'auto' and num_gpu > torch.cuda.device_count():
-        raise InputError(f'num_gpu is {num_gpu}, but this machine has {torch.cuda.device_count()}; '
-                         'set num_gpu: auto to use what is there.')
+    check_block('dist_params', opt.get('dist_params') or {}, option_schema.DIST_PARAMS)
+    if (opt.get('val') or {}).get('suffix') is not None:
+        check_file_name('val.suffix', opt['val']['suffix'])
 
 
 def _check_wandb(logger):
@@ -97,6 +103,10 @@ def check_options(opt: dict) -> None:
     """Check parsed options: types, names, and for HCFlow models every key of their blocks."""
     _check_number_texts(opt, '')
     check_registered('model_type', opt['model_type'], MODEL_REGISTRY)
+    num_gpu = opt['num_gpu']  # with a launcher that of all processes, of which each may see but one
+    if num_gpu != 'auto' and num_gpu > torch.cuda.device_count() and not opt.get('dist'):
+        raise InputError(f'num_gpu is {num_gpu}, but this machine has {torch.cuda.device_count()}; '
+                         'set num_gpu: auto to use what is there.')
     scale = opt.get('scale')
     if scale is not None:
         check_type('scale', scale, (int,))

@@ -1,13 +1,14 @@
 """Datasets of an option file are looked at before training: folders, LMDBs, sizes of pairs and patches."""
 import os
-import re
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from basicsr.utils import scandir
+from basicsr.utils import FileClient
 from basicsr.utils.registry import DATASET_REGISTRY
 
 from hcflow_arch import InputError
+from hcflow_model.data.listing import images_in_file, images_in_folder, images_in_lmdb, words_in_file
 from hcflow_model.data.lmdb import open_lmdb
 from hcflow_model.data.pairs import paired_paths
 from hcflow_model.images.files import IMAGE_ENDINGS
@@ -15,7 +16,7 @@ from hcflow_model.images.png import png_size
 from hcflow_model.utils.registries import is_known
 
 from . import schema as option_schema
-from .rules import require
+from .rules import check_block, check_type, require
 
 FLAT_DATASETS = ('PairedImageDataset', 'SingleImageDataset', 'HROnlyDataset')  # they do not look into subfolders
 ROOTS_OF = {'PairedImageDataset': ('dataroot_gt', 'dataroot_lq'), 'SingleImageDataset': ('dataroot_lq',),
@@ -38,11 +39,10 @@ def check_dataset(name: str, dataset: dict, opt: dict) -> None:
         for key in [key for key, value in dataset.items() if value is None]:
             del dataset[key]
     _check_loading(name, dataset)
-    if not is_known(dataset['type'], DATASET_REGISTRY):
+    foreign = not is_known(dataset['type'], DATASET_REGISTRY)
+    backend = _check_backend(f'{name}.io_backend', dataset.get('io_backend'), foreign)
+    if foreign:
         return  # its folders may be files, its images arrays
-    backend = (dataset.get('io_backend') or {}).get('type')
-    if backend not in (None, 'disk', 'lmdb', 'memcached'):
-        raise InputError(f"'{name}.io_backend.type' is {backend!r}; allowed are disk, lmdb and memcached.")
     if dataset['type'] in FLAT_DATASETS:
         require(name, dataset, ('io_backend', *ROOTS_OF[dataset['type']]), option_schema.DATASET)
         require(f'{name}.io_backend', dataset['io_backend'], ('type',))
@@ -59,11 +59,12 @@ def check_dataset(name: str, dataset: dict, opt: dict) -> None:
             num_images[key] = len(sizes[key])
         elif dataset.get('meta_info_file') is None:
             flat = dataset['type'] in FLAT_DATASETS
-            num_images[key] = _count_images(root, recursive=not flat)
+            num_images[key] = len(images_in_folder(root)) if flat else _has_images(root)
             if not num_images[key]:
                 raise InputError(f"'{name}.{key}': no images found in {root}{' itself' if flat else ''}.")
-    if dataset.get('meta_info_file') is not None:
-        _check_meta_info_file(name, dataset, backend)
+    for key in ('meta_info_file', 'meta_info'):
+        if isinstance(dataset.get(key), str):
+            _check_meta_info_file(f'{name}.{key}', dataset, dataset[key], backend)
     scale, in_training = opt.get('scale'), dataset.get('phase') == 'train'
     if in_training and len(num_images) == 2 and not sizes and dataset['type'] == 'PairedImageDataset':
         _check_partners(name, dataset)
@@ -84,15 +85,8 @@ def read_lmdb_meta(name: str, root: str) -> dict[str, tuple[int, int]]:
             raise InputError(f"'{name}': {root} is not an LMDB as BasicSR makes it: {file} is missing.")
     if not root.endswith('.lmdb'):
         raise InputError(f"'{name}': {root} must end with .lmdb, or BasicSR does not take it as an LMDB.")
-    sizes = {}
-    for number, line in enumerate(_lines(name, Path(root) / 'meta_info.txt'), 1):
-        match = re.match(r'([^.\s]+)\.\S+ \((\d+),(\d+)(?:,\d+)?\)', line)
-        if not match:
-            raise InputError(f"'{name}': line {number} of meta_info.txt in {root} is {line[:80]!r}; it must be as "
-                             "'baboon.png (480,500,3) 1', without a dot in the name.")
-        if match.group(1) in sizes:
-            raise InputError(f"'{name}': meta_info.txt in {root} lists {match.group(1)} twice.")
-        sizes[match.group(1)] = (int(match.group(2)), int(match.group(3)))
+    with _named(name):
+        sizes = images_in_lmdb(root)
     if not sizes:
         raise InputError(f"'{name}': no images found in {root} (meta_info.txt lists none).")
     with open_lmdb(root).begin(buffers=True) as transaction:
@@ -107,12 +101,33 @@ def read_lmdb_meta(name: str, root: str) -> dict[str, tuple[int, int]]:
     return sizes
 
 
-def _lines(name, path):
+@contextmanager
+def _named(name):
+    """Errors begin with the option that led to them."""
     try:
-        return [line for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, 'strerror', None) or 'it is not text'
-        raise InputError(f"'{name}': {path} cannot be read: {reason}.") from error
+        yield
+    except InputError as error:
+        raise InputError(f"'{name}': {error}") from error
+
+
+def _check_backend(name, block, foreign):
+    """Its keys are arguments of a backend. BasicSR's for memcached would import `mc` from a folder that they name.
+
+    Returns:
+        The type, or None.
+    """
+    if block is None:
+        return None
+    check_type(name, block, (dict,))
+    kind = block.get('type')
+    backend = FileClient._backends.get(kind) if isinstance(kind, str) else None
+    if backend is None and foreign:
+        return None  # not for BasicSR's FileClient
+    if backend is None or kind == 'memcached':
+        raise InputError(f"'{name}.type' is {kind!r}; allowed are disk and lmdb.")
+    if backend.__module__.partition('.')[0] in ('basicsr', 'hcflow_model'):
+        check_block(name, block, option_schema.IO_BACKENDS[kind])
+    return kind
 
 
 def _check_loading(name, dataset):
@@ -122,39 +137,45 @@ def _check_loading(name, dataset):
     if mode == 'cuda' and not (torch.cuda.is_available() and dataset.get('pin_memory') is True):
         raise InputError(f"'{name}.prefetch_mode' is 'cuda', which needs a GPU and pin_memory: true.")
     template = dataset.get('filename_tmpl')
-    if template is not None and (template.count('{}') != 1 or template.count('{') + template.count('}') != 2):
+    if template is None:
+        return
+    check_type(f'{name}.filename_tmpl', template, (str,))
+    if template.count('{}') != 1 or template.count('{') + template.count('}') != 2:
         raise InputError(f"'{name}.filename_tmpl' is {template!r}; it must hold one {{}}, which is the name of the HR "
                          "image, such as '{}x4'.")
+    if '/' in template or '\\' in template or '\0' in template:
+        raise InputError(f"'{name}.filename_tmpl' is {template!r}, which leads out of dataroot_lq; it must be the name "
+                         "of a file without slashes, such as '{}x4'.")
 
 
-def _check_meta_info_file(name, dataset, backend):
-    """Its names must be files of the folder: BasicSR joins whatever stands there to the path."""
-    meta_info_file = dataset['meta_info_file']
-    if not Path(meta_info_file).is_file():
-        raise InputError(f"'{name}.meta_info_file': {meta_info_file} does not exist.")
-    if backend == 'lmdb' or dataset['type'] not in FLAT_DATASETS:
-        return
-    root = dataset[ROOTS_OF[dataset['type']][0]]
-    names = [line.split()[0] for line in _lines(f'{name}.meta_info_file', Path(meta_info_file))]
+def _check_meta_info_file(name, dataset, file, backend):
+    """Its names must be files of the folder: BasicSR joins whatever they are to its path."""
+    if not Path(file).is_file():
+        raise InputError(f"'{name}': {file} does not exist.")
+    flat = dataset['type'] in FLAT_DATASETS
+    if backend == 'lmdb' and flat:
+        return  # it is not read
+    with _named(name):
+        names = images_in_file(file) if flat else words_in_file(file)
     if not names:
-        raise InputError(f"'{name}.meta_info_file': {meta_info_file} lists no images.")
+        raise InputError(f"'{name}': {file} lists no images.")
+    root = dataset[ROOTS_OF[dataset['type']][0]] if flat else 'its folder'
     for image in names:
         if os.path.isabs(image) or '..' in Path(image).parts:
-            raise InputError(f"'{name}.meta_info_file': {meta_info_file} lists {image!r}, which leads out of {root}; "
-                             'its names must lie in the folder.')
-        if not (Path(root) / image).is_file():
-            raise InputError(f"'{name}.meta_info_file': {meta_info_file} lists {image!r}, which is not in {root}.")
+            raise InputError(f"'{name}': {file} lists {image!r}, which leads out of {root}; its names must lie in the "
+                             'folder.')
+        if flat and not (Path(root) / image).is_file():
+            raise InputError(f"'{name}': {file} lists {image!r}, which is not in {root}.")
 
 
-def _count_images(root: str, recursive: bool) -> int:
-    paths = Path(root).rglob('*') if recursive else Path(root).iterdir()
-    return sum(path.suffix.lower() in IMAGE_ENDINGS for path in paths)
+def _has_images(root: str) -> bool:
+    return any(path.suffix.lower() in IMAGE_ENDINGS for path in Path(root).rglob('*'))
 
 
 def _check_partners(name, dataset):
     """In training one image without the other is refused; BasicSR would name neither."""
     roots = [dataset['dataroot_lq'], dataset['dataroot_gt']]
-    files = {os.path.join(root, file) for root in roots for file in scandir(root)}
+    files = {os.path.join(root, file) for root in roots for file in images_in_folder(root)}
     pairs = paired_paths(roots, ['lq', 'gt'], dataset.get('filename_tmpl', '{}'))
     alone = [sorted(pair.values(), key=files.__contains__) for pair in pairs if not files.issuperset(pair.values())]
     if alone:

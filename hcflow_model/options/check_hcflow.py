@@ -11,7 +11,7 @@ from hcflow_arch.hcflow_arch import SCALES, TASKS
 
 from . import schema as option_schema
 from .check_datasets import FLAT_DATASETS
-from .rules import check_block, check_component, check_file_name, check_type, check_value, did_you_mean, require
+from .rules import check_block, check_component, check_type, check_value, did_you_mean, require
 
 GAN_TYPES = ('vanilla', 'lsgan', 'wgan', 'wgan_softplus', 'hinge')
 LOSSES_OF_OTHER_TASK = {'sr': ('lq_opt', 'latent_opt'), 'rescaling': ('nll_opt',)}
@@ -23,7 +23,8 @@ def check_hcflow_options(opt: dict) -> None:
     """Check network, paths, validation and, in training, losses, optimizers and schedule of an HCFlow model."""
     task = MODEL_REGISTRY.get(opt['model_type']).task
     for key in opt:  # others may have their own; a slip of the finger is no option of anyone's
-        if key not in option_schema.TOP_LEVEL and did_you_mean(key, option_schema.TOP_LEVEL):
+        known = key in option_schema.TOP_LEVEL or key in option_schema.SET_BY_COMMAND or key.startswith('network_')
+        if not known and did_you_mean(key, option_schema.TOP_LEVEL, cutoff=0.85):
             raise InputError(f"Unknown option '{key}'{did_you_mean(key, option_schema.TOP_LEVEL)}.")
     _check_network(opt)
     for phase, dataset in opt['datasets'].items():
@@ -78,8 +79,6 @@ def _drop_empty(block):
 
 
 def _check_validation(val, task):
-    if 'suffix' in val:
-        check_file_name('val.suffix', val['suffix'])
     for temperature in val.get('temperatures', []):
         check_temperature('a value of val.temperatures', temperature)
     if val.get('temperatures') == [] and task != 'sr':  # there the nll is left to measure

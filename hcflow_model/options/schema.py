@@ -21,8 +21,8 @@ class Option(NamedTuple):
 
 
 TOP_LEVEL = ('name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'plugins', 'datasets', 'network_g', 'network_d',
-             'path', 'train', 'val', 'logger', 'dist_params', 'find_unused_parameters',
-             'dist', 'rank', 'world_size', 'auto_resume', 'is_train', 'root_path', 'option_file', 'force_yml')  # added
+             'path', 'train', 'val', 'logger', 'dist_params', 'find_unused_parameters')
+SET_BY_COMMAND = ('dist', 'rank', 'world_size', 'auto_resume', 'is_train', 'root_path', 'option_file', 'force_yml')
 
 TRAIN = {
     'ema_decay': Option(NUMBER, 'decay of the exponential moving average of weights; 0: none', 0, 1),
@@ -80,6 +80,7 @@ PATH = {
     'ignore_resume_networks': Option((list,), 'networks that keep their pretrained weights when resuming'),
 }
 PATHS_OF_BASICSR = ('experiments_root', 'models', 'training_states', 'log', 'visualization', 'results_root')
+NO_FOLDERS = ('pretrain_network', 'param_key', 'strict_load', 'resume')  # BasicSR makes a folder of any other path
 
 LOGGER = {
     'print_freq': Option(NUMBER, 'log every so many iterations', 1),
@@ -114,6 +115,17 @@ DATASET = {
 DATASET_OF_BASICSR = ('phase', 'scale')
 LOADER = ('name', 'type', 'num_worker_per_gpu', 'batch_size_per_gpu', 'dataset_enlarge_ratio', 'prefetch_mode',
           'num_prefetch_queue', 'pin_memory', 'persistent_workers')  # BasicSR reads them for datasets of any package
+
+IO_BACKENDS = {
+    'disk': {'type': Option((str,), 'disk or lmdb')},
+    'lmdb': {'type': Option((str,), 'disk or lmdb'), 'readonly': Option((bool,), 'not used: always true'),
+             'lock': Option((bool,), 'not used: always false'), 'readahead': Option((bool,), 'not used: always false')},
+}
+
+DIST_PARAMS = {
+    'backend': Option((str,), 'nccl with GPUs; without them gloo is taken'),
+    'port': Option((int,), 'port of the first process (slurm)', 1, 65535),
+}
 
 CROP_BORDER = Option((int,), 'pixels that are cut off before measuring', 0)
 LOSS_WEIGHT = Option(NUMBER, 'factor of the loss', 0)

@@ -254,3 +254,17 @@ def test_options_of_other_packages_are_theirs():
 def test_unknown_keys_of_the_logger():
     with pytest.raises(InputError, match=r"Unknown option 'logger.use_tb_log'.*did you mean 'use_tb_logger'"):
         check({'logger.use_tb_log': True})
+
+
+def test_blocks_of_other_packages_at_the_top():
+    """No misspellings: Real-ESRGAN's, GFPGAN's and others' own."""
+    check({'noise_range': [1, 30], 'network_identity': {'type': 'ResNetArcFace'}, 'network_d_left_eye': {},
+           'network_d_mouth': {}, 'gt_usm': True, 'l1_gt_usm': True, 'queue_size': 180, 'use_amp': False,
+           'gpu_ids': [0], 'degradation': 'bsrgan', 'high_order_degradation': True, 'path_batch_size': 4})
+
+
+def test_gpus_of_all_processes():
+    """With a launcher num_gpu is that of all, of which a process may see but one (Slurm)."""
+    opt = check({})
+    opt.update(num_gpu=torch.cuda.device_count() + 1, dist=True)
+    check_options(opt)

@@ -70,7 +70,7 @@ BAD = [
     ('disk', {'dataroot_gt': 'empty'}, "'datasets.train.dataroot_gt': no images found in .*empty"),
     ('disk', {'dataroot_lq': 'notes'}, 'no images found in .*notes'),
     ('disk', {'meta_info_file': 'none.txt'}, "'datasets.train.meta_info_file': .*none.txt does not exist"),
-    ('dist', {}, "'datasets.train.io_backend.type' is 'dist'; allowed are disk, lmdb"),
+    ('dist', {}, "'datasets.train.io_backend.type' is 'dist'; allowed are disk and lmdb"),
     ('disk', {'gt_size': 18}, "'datasets.train.gt_size' is 18; HR patches must be a multiple of the scale 4"),
     ('lmdb', {'gt_size': 64}, "'datasets.train.gt_size' is 64, but image a is 32x32; take smaller patches"),
     ('disk', {'dataroot_lq': None}, "datasets.train has no 'dataroot_lq'"),

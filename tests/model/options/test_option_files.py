@@ -11,6 +11,7 @@ import torch
 import yaml
 from basicsr.data import build_dataloader, build_dataset
 from basicsr.models import build_model
+from basicsr.utils import FileClient
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 from basicsr.utils.matlab_functions import imresize
 from basicsr.utils.options import parse_options
@@ -22,6 +23,7 @@ from hcflow_arch import HCFlowNet, HCFlowVGGDiscriminator
 from hcflow_model.options import check as option_check
 from hcflow_model.options import read as safe_yaml
 from hcflow_model.options import schema as option_schema
+from hcflow_model.pipeline.repairs import backends
 
 OPTIONS = ROOT / 'options'
 FILES = sorted(OPTIONS.glob('*.yml'))
@@ -228,6 +230,7 @@ def run_dir(tmp_path, monkeypatch, vgg_file):
     folder.mkdir(parents=True)
     (folder / vgg_file.name).symlink_to(vgg_file)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(FileClient, '_backends', backends())
     return tmp_path
 
 

@@ -1,20 +1,16 @@
 """The `basicsr` command: BasicSR's training and testing pipelines for option files, with every installed plugin."""
 import argparse
-import errno
 import os
 import signal
 import sys
-import traceback
 from importlib import metadata
 
-from hcflow_arch import InputError
 from hcflow_arch.basicsr_import import basicsr_version
 from hcflow_model.pipeline.run import run
 from hcflow_model.pipeline.stopping import TrainingStopped
 from hcflow_model.utils.distributed import settle
+from hcflow_model.utils.errors import input_error
 from hcflow_model.utils.plugins import installed_plugins
-
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -80,29 +76,6 @@ def versions() -> str:
     names = ['torch', *sorted({plugin.dist.name for plugin in installed_plugins() if plugin.dist})]
     return ''.join(f'{name} {version}\n' for name, version in [
         ('basicsr', basicsr_version()), *((name, metadata.version(name)) for name in names)])
-
-
-def input_error(error: Exception) -> str | None:
-    """One line for an exception over the user's input; None for every other one, a bug that keeps its traceback.
-
-    BasicSR's datasets know no InputError, so whatever they raise counts as one.
-    """
-    lines = str(error).strip().split('\n')
-    if lines[0].startswith('DataLoader worker (pid'):  # the system killed it
-        return f'Loading data failed: {lines[0]} Memory may be short; take fewer workers (num_worker_per_gpu).'
-    if 'DataLoader worker process' in lines[0]:  # the text is a traceback whose last line says what happened
-        return f'Loading data failed: {lines[-1].strip().removeprefix("hcflow_arch.errors.InputError: ")}'
-    if isinstance(error, InputError):
-        return str(error)
-    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        if error.errno == errno.EACCES:
-            return f'Cannot open {error.filename or "a file"}: {error.strerror}. Give yourself access to it.'
-        return (f'Cannot write {error.filename or "a file"}: {error.strerror}. Free some space or make the folder '
-                'writable; what was saved before is whole.')
-    frames = traceback.extract_tb(error.__traceback__)
-    if any('/basicsr/data/' in frame.filename.replace(os.sep, '/') for frame in frames):
-        return f'Loading data failed: {type(error).__name__}: {error}'
-    return None
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ from basicsr.utils import FileClient
 from torch.utils.data import Dataset
 
 from hcflow_arch import InputError
+from hcflow_model.utils.errors import error_text, said_by
 
 
 class NamedErrors(Dataset):
@@ -28,15 +29,27 @@ class NamedErrors(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index):
-        try:
-            return self.dataset[index]
-        except InputError:
+        return read_item(self.dataset, index)
+
+
+def read_item(dataset: Dataset, index: int) -> dict:
+    """An item of a dataset of BasicSR or of a plugin.
+
+    Raises:
+        InputError: Its files cannot be used. Every other exception is a bug of the dataset.
+    """
+    try:
+        return dataset[index]
+    except InputError:
+        raise
+    except Exception as error:  # a file that is broken can make a dataset raise anything
+        problem = describe_data_error(dataset, index, error)
+        if problem is None:
             raise
-        except Exception as error:
-            raise InputError(describe_data_error(self.dataset, index, error)) from error
+        raise InputError(problem) from error
 
 
-def describe_data_error(dataset: Dataset, index: int, error: Exception) -> str:
+def describe_data_error(dataset: Dataset, index: int, error: Exception) -> str | None:
     """What is wrong with the files of one item.
 
     Args:
@@ -45,7 +58,8 @@ def describe_data_error(dataset: Dataset, index: int, error: Exception) -> str:
         error: What reading it raised.
 
     Returns:
-        The message, with the file at fault if one of them cannot be read, else with all of them and their sizes.
+        The message, with the file at fault if one of them cannot be read, else with all of them and their sizes. None
+        where nothing is wrong with them: a bug of the dataset.
     """
     paths = getattr(dataset, 'paths', None)
     item = paths[index] if isinstance(paths, (list, tuple)) and index < len(paths) else index
@@ -59,29 +73,29 @@ def describe_data_error(dataset: Dataset, index: int, error: Exception) -> str:
         if isinstance(size, str):
             return size
         sizes.append(f'{path} ({key}, {size[0]}x{size[1]})' if size else path)
+    if not is_over_data(error, type(dataset)):
+        return None
     what = ' and '.join(sizes) or f'item {item} of dataset {getattr(dataset, "opt", {}).get("name")}'
-    return f'Image {what}: {_text_of(error)}'
+    return f'Image {what}: {error_text(error)}'
 
 
-def _text_of(error):
+def is_over_data(error: Exception, kind: type) -> bool:
+    """Whether a dataset (of class `kind`) that cannot be made or read says what is wrong with its files or options."""
     if isinstance(error, OSError):
-        return str(error)  # with the file's name
-    text = ''.join(str(part) for part in error.args)  # BasicSR hands over pieces of a sentence
-    if isinstance(error, ValueError) and text:
-        return text
-    return f'{text} ({type(error).__name__})' if text else type(error).__name__  # "x" alone would say nothing
+        return error.filename is not None
+    return isinstance(error, MemoryError) or said_by(error, 'basicsr', kind.__module__.partition('.')[0])
 
 
 def _size_or_problem(dataset, key, path):
     """(height, width) of an image, a sentence on why it cannot be read, or None where the file cannot be told."""
     client = getattr(dataset, 'file_client', None) or FileClient('disk')
     try:
-        content = client.get(path, key)
+        content = client.get(path, key) or b''
     except OSError as error:
         return f'Image {path} cannot be read: {error.strerror}.'
     except InputError as error:
         return str(error)
-    except KeyError:  # a dataset that calls its LMDB otherwise
+    except (KeyError, AssertionError):  # a dataset that calls its LMDB otherwise
         return None
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)

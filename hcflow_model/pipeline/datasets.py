@@ -3,10 +3,13 @@ from collections.abc import Callable
 
 import basicsr.data
 from basicsr.data import paired_image_dataset, prefetch_dataloader
+from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
-from hcflow_model.data.errors import NamedErrors
+from hcflow_arch import InputError
+from hcflow_model.data.errors import NamedErrors, is_over_data
 from hcflow_model.data.pairs import paired_paths
+from hcflow_model.utils.errors import error_text
 
 from .repairs import replaced
 
@@ -24,10 +27,15 @@ def dataset_builder(whole_pairs: bool) -> Callable[[dict], Dataset]:
         A function of a block of `datasets`.
     """
     def build(dataset_opt):
-        if whole_pairs or dataset_opt['phase'] == 'train':
-            return NamedErrors(basicsr.data.build_dataset(dataset_opt))
-        with replaced([(paired_image_dataset, 'paired_paths_from_folder', paired_paths)]):
-            return NamedErrors(basicsr.data.build_dataset(dataset_opt))
+        lenient = not whole_pairs and dataset_opt['phase'] != 'train'
+        pairs = (paired_image_dataset, 'paired_paths_from_folder', paired_paths)
+        try:
+            with replaced([pairs] if lenient else []):
+                return NamedErrors(basicsr.data.build_dataset(dataset_opt))
+        except (OSError, ValueError, AssertionError, KeyError) as error:
+            if isinstance(error, InputError) or not is_over_data(error, DATASET_REGISTRY.get(dataset_opt['type'])):
+                raise
+            raise InputError(f'Dataset {dataset_opt["name"]}: {error_text(error)}') from error
     return build
 
 
@@ -39,7 +47,7 @@ class PrefetchGenerator(prefetch_dataloader.PrefetchGenerator):
             for item in self.generator:
                 self.queue.put(item)
             self.queue.put(None)
-        except Exception as error:
+        except Exception as error:  # whatever it is: the thread that trains raises it
             self.queue.put(error)
 
     def __next__(self):

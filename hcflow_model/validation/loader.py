@@ -7,7 +7,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from hcflow_arch import InputError
-from hcflow_model.data.errors import describe_data_error
+from hcflow_model.data.errors import read_item
 
 MODCROP = 24  # LR images of test sets are made of HR images that were cropped to multiples of 12 or 24
 EXIF_ORIENTATION = 0x0112
@@ -32,13 +32,11 @@ class ImagesOfRank(Dataset):
         """Get (index in the whole dataset, batch of one, None), or (index, None, what is wrong with the image)."""
         index = self.indices[position]
         try:
-            item = self.dataset[index]
+            item = read_item(self.dataset, index)
             check_cropped_pair(item, self.dataset.opt.get('scale'))
             return index, self.collate_fn([item]), None
         except InputError as error:
             return index, None, str(error)
-        except Exception as error:  # whatever a dataset raises: the others go on
-            return index, None, describe_data_error(self.dataset, index, error)
 
     def __len__(self):
         return len(self.indices)

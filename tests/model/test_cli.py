@@ -16,7 +16,6 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from helpers import REMOVED, SMALL, demo_options, small_net
 
 from hcflow_arch import InputError
-from hcflow_model import cli
 from hcflow_model.pipeline.stopping import TrainingStopped
 from hcflow_model.utils.plugins import installed_plugins
 
@@ -167,30 +166,6 @@ def test_messages_of_several_lines_become_one(command, monkeypatch):
     monkeypatch.setattr(basicsr.train, 'train_pipeline', fail)
     write()
     assert_one_line(command('train', '-opt', 'opt.yml'), 'error: one two')
-
-
-def test_errors_of_data_are_told_apart(tmp_path):
-    from basicsr.data.data_util import paired_paths_from_folder
-    for name, files in (('gt', ['a.png', 'b.png']), ('lq', ['a.png'])):
-        (tmp_path / name).mkdir()
-        for file in files:
-            (tmp_path / name / file).touch()
-
-    def caught(function):
-        try:
-            function()
-        except Exception as error:
-            return cli.input_error(error)
-
-    message = caught(lambda: paired_paths_from_folder([tmp_path / 'lq', tmp_path / 'gt'], ['lq', 'gt'], '{}'))
-    assert message.startswith('Loading data failed: AssertionError: lq and gt datasets have different number')
-
-    def fail_in_worker():
-        raise ValueError('Caught ValueError in DataLoader worker process 0.\nOriginal Traceback:\n  ...\n'
-                         'ValueError: Scale mismatches.\n')
-
-    assert caught(fail_in_worker) == 'Loading data failed: ValueError: Scale mismatches.'
-    assert caught(lambda: {}['bug']) is None
 
 
 @pytest.mark.parametrize('number', [errno.ENOSPC, errno.EACCES, errno.EROFS])

@@ -7,11 +7,14 @@ import pytest
 import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.data.single_image_dataset import SingleImageDataset
+from basicsr.data.transforms import mod_crop
+from basicsr.utils import img2tensor
 from PIL import Image
 
 from hcflow_arch import InputError
 from hcflow_model.data.errors import NamedErrors
 from hcflow_model.data.hr_only_dataset import HROnlyDataset
+from hcflow_model.utils.errors import input_error
 
 RGB = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
 
@@ -125,29 +128,69 @@ def test_all_else_is_as_the_dataset_has_it(tmp_path):
         dataset.nothing  # noqa: B018
 
 
-def test_datasets_that_have_no_paths():
-    class Odd(torch.utils.data.Dataset):
-        opt = {'name': 'odd'}
+class Odd(torch.utils.data.Dataset):
+    """Of a plugin: it has no paths."""
+    opt = {'name': 'odd'}
 
-        def __getitem__(self, index):
-            raise KeyError('x')
+    def __init__(self, read):
+        self.read = read
 
-    with pytest.raises(InputError, match='item 3 of dataset odd: x'):
-        NamedErrors(Odd())[3]
+    def __getitem__(self, index):
+        return self.read()
 
 
-@pytest.mark.parametrize(('error', 'message'), [
-    (FileNotFoundError(2, 'No such file or directory', 'a/b.png'), r"No such file or directory: 'a/b\.png'$"),
-    (KeyError('gt_size'), r'gt_size \(KeyError\)$'),
-    (ValueError('LQ is ', 'small'), 'item 0 of dataset None: LQ is small$'),
-    (IndexError(), 'item 0 of dataset None: IndexError$')])
-def test_errors_of_other_datasets_are_told_in_full(error, message):
-    class NoOptions(torch.utils.data.Dataset):
-        def __getitem__(self, index):
-            raise error
+def fail(error):
+    raise error
 
-    with pytest.raises(InputError, match=message):
-        NamedErrors(NoOptions())[0]
+
+SAID = {
+    'file': (lambda: np.fromfile('none/b.npy'), r"No such file or directory: 'none/b\.npy'"),
+    'memory': (lambda: fail(MemoryError()), 'MemoryError'),
+    'pieces': (lambda: fail(ValueError('LQ is ', 'small')), 'LQ is small'),
+    'option of BasicSR': (lambda: PairedImageDataset({}), "option 'io_backend' is missing"),
+    'BasicSR': (lambda: mod_crop(np.zeros(2), 4), r'Wrong img ndim: 1\.')}
+SLIPS = {
+    'name': (lambda: nothing_of_that_name, NameError),  # noqa: F821
+    'key': (lambda: {}['gt_size'], KeyError),
+    'index': (lambda: [][1], IndexError),
+    'none': (lambda: None.size, AttributeError),
+    'type': (lambda: len(1), TypeError),
+    'number': (lambda: int('x'), ValueError),
+    'numpy': (lambda: np.stack([np.zeros(1), np.zeros(2)]), ValueError),
+    'torch': (lambda: torch.ones(2) @ torch.ones(3), RuntimeError),
+    'BasicSR': (lambda: img2tensor(None), AttributeError),
+    'import': (lambda: __import__('none_such'), ImportError)}
+
+
+@pytest.mark.parametrize('name', SAID)
+def test_what_a_dataset_says_is_told(name):
+    with pytest.raises(InputError, match=f'item 0 of dataset odd: .*{SAID[name][1]}'):
+        NamedErrors(Odd(SAID[name][0]))[0]
+
+
+@pytest.mark.parametrize('name', SLIPS)
+def test_slips_of_a_dataset_keep_their_traceback(name, tmp_path):
+    read, kind = SLIPS[name]
+    with pytest.raises(kind) as caught:
+        NamedErrors(Odd(read))[0]
+    assert not isinstance(caught.value, InputError) and input_error(caught.value) is None
+    write(tmp_path, png(BGR))
+    dataset = datasets(tmp_path)[PairedImageDataset]
+    dataset.__class__ = type('Plugin', (PairedImageDataset,), {'__getitem__': lambda self, index: read()})
+    with pytest.raises(kind) as caught:  # its files can be read
+        NamedErrors(dataset)[0]
+    assert input_error(caught.value) is None
+    (tmp_path / 'gt' / 'a.png').write_bytes(b'')
+    with pytest.raises(InputError, match='a.png is broken'):  # that is what it does not look for
+        NamedErrors(dataset)[0]
+
+
+def test_slips_in_workers_show_file_and_line():
+    loader = torch.utils.data.DataLoader(NamedErrors(Odd(SLIPS['name'][0])), num_workers=1, sampler=[0])
+    with pytest.raises(NameError) as caught:
+        next(iter(loader))
+    assert input_error(caught.value) is None
+    assert 'test_errors.py", line' in str(caught.value) and 'nothing_of_that_name' in str(caught.value)
 
 
 def test_lmdb_under_another_name(tmp_path):
@@ -160,9 +203,9 @@ def test_lmdb_under_another_name(tmp_path):
         paths, file_client, opt = ['00000000'], Client(), {'name': 'faces'}
 
         def __getitem__(self, index):
-            raise TypeError('no size')
+            raise ValueError('no size')
 
-    with pytest.raises(InputError, match=r'^Image 00000000: no size \(TypeError\)$'):
+    with pytest.raises(InputError, match=r'^Image 00000000: no size$'):
         NamedErrors(OneLmdb())[0]
 
 

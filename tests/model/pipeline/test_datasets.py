@@ -41,7 +41,7 @@ def test_only_training_is_refused_unless_the_model_needs_whole_pairs(phase, whol
            'dataroot_gt': gt, 'dataroot_lq': lq}
     build_dataset = dataset_builder(whole_pairs)
     if phase == 'train' or whole_pairs:
-        with pytest.raises(AssertionError, match='c.png is not in lq_paths'):
+        with pytest.raises(InputError, match=r'^Dataset set: c\.png is not in lq_paths'):
             build_dataset(opt)
     else:
         dataset = build_dataset(opt)

@@ -1,0 +1,59 @@
+"""Which exceptions become one line."""
+import errno
+import os
+
+import pytest
+import torch
+from basicsr.data.data_util import paired_paths_from_folder
+
+from hcflow_arch import InputError
+from hcflow_model.utils.errors import input_error
+
+
+def caught(function):
+    try:
+        function()
+    except Exception as error:
+        return input_error(error)
+
+
+def test_what_basicsr_says(tmp_path):
+    for name, files in (('gt', ['a.png', 'b.png']), ('lq', ['a.png'])):
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).touch()
+    message = caught(lambda: paired_paths_from_folder([tmp_path / 'lq', tmp_path / 'gt'], ['lq', 'gt'], '{}'))
+    assert message.startswith('AssertionError: lq and gt datasets have different number')
+
+
+@pytest.mark.parametrize('slip', [lambda: {}['bug'], lambda: [][0], lambda: int('x'), lambda: None.a, lambda: 1 / 0,
+                                  lambda: torch.ones(2) @ torch.ones(3), lambda: paired_paths_from_folder(None, 1, 2)])
+def test_bugs_are_not_told(slip):
+    assert caught(slip) is None
+
+
+class Broken(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        try:
+            return {}['key']
+        except KeyError as error:
+            raise InputError('Image a.png is broken.\nReplace it.') from error
+
+
+def test_errors_of_workers_are_told_whole():
+    message = caught(lambda: list(torch.utils.data.DataLoader(Broken(), num_workers=1)))
+    assert message == 'Image a.png is broken.\nReplace it.'
+
+
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOENT,
+                                    errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.EISDIR])
+def test_files_are_named(number):
+    message = input_error(OSError(number, os.strerror(number), 'some/file'))
+    assert 'some/file' in message and os.strerror(number) in message and '\n' not in message
+
+
+def test_connections_are_no_files():
+    assert input_error(ConnectionRefusedError(errno.ECONNREFUSED, 'refused')) is None

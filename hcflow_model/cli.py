@@ -6,9 +6,7 @@ import sys
 from importlib import metadata
 
 from hcflow_arch.basicsr_import import basicsr_version
-from hcflow_model.pipeline.run import run
 from hcflow_model.pipeline.stopping import TrainingStopped
-from hcflow_model.utils.distributed import settle
 from hcflow_model.utils.errors import input_error
 from hcflow_model.utils.plugins import installed_plugins
 
@@ -18,16 +16,12 @@ def main(argv: list[str] | None = None) -> int:
     signal: 130 for Ctrl-C, 143 for SIGTERM."""
     parser = _parser()
     args = parser.parse_args(argv)
+    if args.version or args.command is None:
+        sys.stdout.write(versions() if args.version else parser.format_help())
+        return 0
     try:
-        if args.version:
-            sys.stdout.write(versions())
-        elif args.command is None:
-            parser.print_help()
-        else:
-            try:
-                run(args)
-            finally:
-                settle()
+        from hcflow_model.pipeline.run import run  # here: --help and wrong arguments do not wait for it
+        run(args)
     except TrainingStopped as stop:
         _say(stop.message)
         return stop.code

@@ -18,6 +18,7 @@ from hcflow_arch.weights.safe_load import weights_only
 from hcflow_model.options.check import check_checkpoints_exist, check_options, check_structure
 from hcflow_model.options.read import check_plain, read_option_file, safe_ordered_yaml
 from hcflow_model.options.rules import check_registered
+from hcflow_model.utils.distributed import settle
 from hcflow_model.utils.plugins import load_plugins
 
 from .datasets import PrefetchGenerator, dataset_builder
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> None:
 
     build_dataset = dataset_builder(whole_pairs=not getattr(model, 'skips_broken_pairs', False))
     with ExitStack() as stack:
+        stack.callback(settle)
         stack.callback(_end_training)
         stack.enter_context(weights_only())
         stack.enter_context(replaced([

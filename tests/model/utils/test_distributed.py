@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import yaml
-from helpers import DATA, NLL_OPT, SMALL, Images, cpu_options, demo_options, perturb, random_image
+from helpers import DATA, NLL_OPT, ROOT, SMALL, Images, cpu_options, demo_options, perturb, random_image
 
 from hcflow_arch import InputError
 from hcflow_model import HCFlowModel, cli
@@ -220,12 +220,12 @@ def test_an_end_waits_for_the_thread_of_messages(monkeypatch):
         assert len(waits) == connected
 
 
-def test_the_command_settles_whatever_happens(monkeypatch):
+def test_the_command_settles_whatever_happens(monkeypatch, command):
     calls = []
-    monkeypatch.setattr(cli, 'settle', lambda: calls.append(True))
+    monkeypatch.setattr('hcflow_model.pipeline.run.settle', lambda: calls.append(True))
     for error in (InputError('x'), KeyboardInterrupt()):
-        def run(args, error=error):
+        def fail(root, error=error):
             raise error
-        monkeypatch.setattr(cli, '_run', run)
-        assert cli.main(['test', '-opt', 'x.yml']) > 0
+        monkeypatch.setattr('basicsr.train.train_pipeline', fail)
+        assert command('train', '-opt', str(ROOT / 'options' / 'demo_train_HCFlow_x4.yml'))[0] > 0
     assert len(calls) == 2

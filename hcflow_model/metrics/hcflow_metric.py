@@ -1,11 +1,10 @@
 """Metrics as the HCFlow paper reports them, registered in BasicSR's METRIC_REGISTRY.
 
 Images are NumPy arrays as BasicSR's: BGR or gray, (H, W, C), (C, H, W) with `input_order='CHW'`, or (H, W), uint8 or
-float in [0, 255]. A metric whose attribute `takes_float` is True wants the network's un-rounded float image * 255,
-every other metric the rounded uint8 image that is saved. Unused keyword arguments are ignored, as in BasicSR's own
+float in [0, 255]. :func:`metric` registers one more. Unused keyword arguments are ignored, as in BasicSR's own
 metrics: its models hand the whole option block on, `better` included.
 """
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +15,35 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from hcflow_arch.errors import InputError
 
 from .lpips import LPIPS_NETS, check_lpips_available, check_net_type
+
+
+def metric(function: Callable | None = None, /, *, lower_is_better: bool = False,
+           takes_float: bool = False) -> Callable:
+    """Decorator that registers a metric for `val.metrics`, under the name of the function.
+
+    In validation the function gets those of these arguments that it names: `img` and `img2` (sample and ground truth,
+    (H, W, 3), BGR, in [0, 255]), `lq`, `samples` (list of all samples at a temperature), `net`, `scale`; and the other
+    keys of its block. It returns a number. A ValueError says that an image does not fit; the others go on.
+
+    Args:
+        lower_is_better: Which values are kept as the best, where the block has no `better`. Default: higher ones.
+        takes_float: Whether images are float64, not rounded. Default: uint8, as they are saved.
+
+    Example:
+        >>> @metric(lower_is_better=True)
+        ... def calculate_mae(img, img2):
+        ...     return abs(img.astype(float) - img2).mean()
+    """
+    def register(function):
+        function.lower_is_better, function.takes_float = lower_is_better, takes_float
+        return METRIC_REGISTRY.register()(function)
+
+    return register if function is None else register(function)
+
+
+def is_lower_better(name: str) -> bool:
+    """Whether low values of a registered metric are the good ones."""
+    return getattr(METRIC_REGISTRY.get(name), 'lower_is_better', name == 'calculate_niqe')
 
 
 def _check_image(name: str, image: np.ndarray, input_order: str) -> np.ndarray:
@@ -77,7 +105,7 @@ def _to_rgb(image: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None]
 
 
-@METRIC_REGISTRY.register()
+@metric(lower_is_better=True, takes_float=True)
 @torch.no_grad()
 def calculate_lpips(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, input_order: str = 'HWC',
                     net_type: str = 'alex', device: str | None = None, **kwargs) -> float:
@@ -115,7 +143,7 @@ def calculate_lpips(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, inp
     return net(*(_to_rgb(image / 127.5 - 1).to(weight) for image in images)).item()
 
 
-@METRIC_REGISTRY.register()
+@metric
 def calculate_lr_psnr(img: np.ndarray, lq: np.ndarray, scale: int, crop_border: int = 0, input_order: str = 'HWC',
                       test_y_channel: bool = False, **kwargs) -> float:
     """Calculate LR-PSNR: the PSNR between the input and the downscaled result, higher is more consistent.
@@ -150,7 +178,7 @@ def calculate_lr_psnr(img: np.ndarray, lq: np.ndarray, scale: int, crop_border: 
     return float(calculate_psnr(lq_hat, lq, crop_border=0, test_y_channel=test_y_channel))
 
 
-@METRIC_REGISTRY.register()
+@metric(takes_float=True)
 def calculate_diversity(samples: Sequence[np.ndarray] | np.ndarray, input_order: str = 'HWC', **kwargs) -> float:
     """Calculate how much several samples for one input differ.
 
@@ -178,7 +206,7 @@ def calculate_diversity(samples: Sequence[np.ndarray] | np.ndarray, input_order:
     return float(np.std(list(images.values()), axis=0, ddof=1).mean())
 
 
-@METRIC_REGISTRY.register()
+@metric(lower_is_better=True)
 @torch.no_grad()
 def calculate_nll(img2: np.ndarray, lq: np.ndarray, net: torch.nn.Module, input_order: str = 'HWC', seed: int = 0,
                   **kwargs) -> float:
@@ -218,6 +246,3 @@ def calculate_nll(img2: np.ndarray, lq: np.ndarray, net: torch.nn.Module, input_
         raise InputError("net has no likelihood: calculate_nll needs network_g of task 'sr'; leave nll out of the "
                          'metrics of a rescaling network')
     return nll.mean().item()
-
-
-calculate_lpips.takes_float = calculate_diversity.takes_float = True

@@ -125,6 +125,8 @@ def check_options(opt: dict) -> None:
     check_type('val.metrics', metrics, (dict,), option_schema.VAL['metrics'].meaning)
     for name, metric in metrics.items():
         check_component(f'val.metrics.{name}', metric, METRIC_REGISTRY, extra=('better',))
+        if metric.get('better') not in (None, 'higher', 'lower'):
+            raise InputError(f"'val.metrics.{name}.better' is {metric['better']!r}; it must be higher or lower.")
         if 'crop_border' in metric:
             check_value(f'val.metrics.{name}.crop_border', metric['crop_border'], option_schema.CROP_BORDER)
 

@@ -1,9 +1,11 @@
 """Validation and testing: several samples at several temperatures of every image, saved, measured, reported."""
 import inspect
 import math
+import traceback
 from os import path as osp
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from basicsr.utils import get_root_logger, imwrite
@@ -14,7 +16,7 @@ from hcflow_arch import InputError
 from hcflow_arch.checks import check_image
 from hcflow_model.images.bicubic import bicubic_resize
 from hcflow_model.inference.draw import DrawCounts, Sampler, check_seed, samples_of
-from hcflow_model.metrics.hcflow_metric import calculate_nll
+from hcflow_model.metrics.hcflow_metric import calculate_nll, is_lower_better
 from hcflow_model.utils.distributed import together
 from hcflow_model.utils.tables import BICUBIC, temperature_label
 
@@ -22,7 +24,8 @@ from .loader import images_of_rank
 from .report import ImageResults
 from .sheet import draw_sheet
 
-LOWER_IS_BETTER = ('nll', 'calculate_lpips', 'calculate_niqe', *DrawCounts._fields)
+# what metrics raise of an image that is too small, flat or of another size; all else is a bug, and shows its traceback
+DOES_NOT_FIT = (ValueError, ArithmeticError, AssertionError, RuntimeError, cv2.error)
 
 
 class Case(NamedTuple):
@@ -72,7 +75,10 @@ class Metrics:
         for name in names:
             kwargs = dict(self.opt[name])
             metric = METRIC_REGISTRY.get(kwargs.pop('type'))
-            wanted = [key for key in inspect.signature(metric).parameters if key in values and key not in kwargs]
+            signature = inspect.signature(metric)
+            if 'better' not in signature.parameters:
+                kwargs.pop('better', None)
+            wanted = [key for key in signature.parameters if key in values and key not in kwargs]
             missing = [key for key in wanted if values[key] is None]
             if missing:
                 what = {'img2': 'ground truth', 'samples': 'two or more samples'}.get(missing[0], missing[0])
@@ -84,14 +90,16 @@ class Metrics:
             takes_float = getattr(metric, 'takes_float', False)
             kwargs.update(given if takes_float else {key: _to_uint8(value) for key, value in given.items()})
             try:
+                signature.bind(**kwargs)
+            except TypeError as error:
+                raise InputError(f'val.metrics.{name} {dict(self.opt[name])}: {error}') from error
+            try:
                 value = float(metric(**kwargs))
                 problem = 'it is nan' if math.isnan(value) else None
-            except TypeError as error:  # of the options, so it would come for every image
-                raise InputError(f'val.metrics.{name} {dict(self.opt[name])}: {error}') from error
             except torch.OutOfMemoryError:
                 raise
-            except Exception as error:  # what metrics of any package raise of an image
-                problem = str(error).strip().split('\n')[0]
+            except DOES_NOT_FIT as error:
+                problem = _what_and_where(error)
             if problem is None:
                 results[name] = value
             else:
@@ -117,6 +125,14 @@ class Metrics:
         if name not in self.skipped:
             self.skipped.add(name)
             get_root_logger().warning(f'Metric {name} needs {what}; it is left out.')
+
+
+def _what_and_where(error):
+    text = str(error).strip().split('\n')[0]
+    if isinstance(error, InputError):
+        return text
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f'{type(error).__name__}: {text}, {frame.filename}:{frame.lineno}'
 
 
 def _to_uint8(value):
@@ -329,8 +345,9 @@ def _log_and_keep_best(model, dataset_name, best, current_iter, tb_logger):
         for metric, value in results.items():
             key = f'{metric}_{label}' if label else metric
             model.metric_results[key] = value
-            metric_opt = (model.opt['val'].get('metrics') or {}).get(metric, {'type': metric})
-            better = metric_opt.get('better', 'lower' if metric_opt['type'] in LOWER_IS_BETTER else 'higher')
+            block = (model.opt['val'].get('metrics') or {}).get(metric)
+            is_lower = is_lower_better(block['type']) if block else metric in ('nll', *DrawCounts._fields)
+            better = (block or {}).get('better') or ('lower' if is_lower else 'higher')
             best.setdefault(key, {'better': better, 'val': float('-inf' if better == 'higher' else 'inf'), 'iter': -1})
             model._update_best_metric_result(dataset_name, key, value, current_iter)
     model._log_validation_metric_values(current_iter, dataset_name, tb_logger)

@@ -12,7 +12,7 @@ from basicsr.utils import get_root_logger
 from hcflow_arch import InputError
 from hcflow_arch.basicsr_import import basicsr_version
 from hcflow_model.utils.files import file_hash, write_bytes
-from hcflow_model.utils.tables import aligned, json_safe, number
+from hcflow_model.utils.tables import BICUBIC, aligned, json_safe, number
 
 FIELDS = ('dataset', 'image', 'temperature', 'metric', 'mean', 'std', 'num_samples')
 
@@ -123,9 +123,9 @@ class Report:
         lines = [['test set', 'temperature', *metrics]]
         for dataset, results in averages.items():
             for label, values in results.items():
-                if label == '' and len(results) > 1:
+                if label == '' and not results.keys() <= {'', BICUBIC}:
                     continue  # shown on the rows of the temperatures
-                values = values if label == 'bicubic' else {**results.get('', {}), **values}
+                values = values if label == BICUBIC else {**results.get('', {}), **values}
                 cells = [number(values[metric]) if metric in values else '-' for metric in metrics]
                 lines.append([dataset, label.removeprefix('t') or '-', *cells])
         return aligned(lines, num_texts=2)

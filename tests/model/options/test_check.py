@@ -148,6 +148,7 @@ BAD = [
     ({'val.save_img': 'yes'}, "'val.save_img' is 'yes'; it must be true or false"),
     ({'val.val_freq': REMOVED}, "val has no 'val_freq'"),
     ({'val.metrics.psnr.type': 'calculate_psrn'}, "'val.metrics.psnr.type' .*did you mean 'calculate_psnr'"),
+    ({'val.metrics.psnr.better': 'low'}, "'val.metrics.psnr.better' is 'low'; it must be higher or lower"),
     ({'val.metrics.psnr.crop_boarder': 4}, "'val.metrics.psnr.crop_boarder' .*did you mean 'crop_border'"),
     ({'val.metrics.psnr': 'calculate_psnr'}, "'val.metrics.psnr' is .*; it must be a block with a 'type'"),
     ({'val.metrics': ['psnr']}, "'val.metrics' is .*; it must be a block"),

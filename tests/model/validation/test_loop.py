@@ -10,12 +10,14 @@ import pytest
 import torch
 from basicsr.metrics import calculate_psnr, calculate_ssim
 from basicsr.utils.matlab_functions import imresize
+from basicsr.utils.registry import METRIC_REGISTRY
 from helpers import L1, NLL_OPT, SMALL, cpu_options, loader, perturb, random_image
 
 from hcflow_arch import InputError
 from hcflow_model import HCFlowModel, calculate_diversity, calculate_nll
+from hcflow_model import metric as registered
 from hcflow_model.inference.draw import Sampler, samples_of
-from hcflow_model.utils.tables import temperature_label
+from hcflow_model.utils.tables import number, temperature_label
 
 pytestmark = pytest.mark.usefixtures('far_pixels_pass')
 PSNR = {'type': 'calculate_psnr', 'crop_border': 2, 'test_y_channel': False}
@@ -228,6 +230,19 @@ def test_sizes_that_are_no_multiple_of_the_scale(gt_size, tmp_path):
     assert np.isfinite(model.metric_results['psnr_t0']) and np.isfinite(model.metric_results['nll'])
 
 
+def test_a_ground_truth_smaller_than_the_lr_image_says_is_not_padded(tmp_path):
+    """LR images whose size was rounded up: what is made is cropped to the ground truth."""
+    model = make_model(tmp_path, temperatures=[0.5], metrics={'psnr': {**PSNR, 'crop_border': 0}}, bicubic=True)
+    case = pair(gt_size=(13, 18))
+    validate(model, [case], save_img=True)
+    image = cv2.imread(str(tmp_path / 'visualization' / 'image0' / 'image0_t0.5_1_5.png'))
+    gt = (case['gt'] * 255).round().permute(1, 2, 0).numpy().astype(np.uint8)[..., ::-1]
+    assert image.shape == gt.shape
+    assert model.metric_results['psnr_t0.5'] == pytest.approx(calculate_psnr(image, gt, 0))
+    sample, = Sampler(model.net_g.eval()).draw_image(case['lq'][None], samples_of([0.5], 1), 0).values()
+    assert np.array_equal(image, (sample[0][0, :, :13, :18] * 255).round().permute(1, 2, 0).numpy()[..., ::-1])
+
+
 def test_lpips_of_images_that_are_too_small(tmp_path, monkeypatch):
     monkeypatch.setattr('hcflow_model.losses.build.check_lpips_available', lambda *args: None)
     model = make_model(tmp_path, metrics={'lpips': {'type': 'calculate_lpips'}})
@@ -263,6 +278,46 @@ def test_best_values(tmp_path, log):
     assert f'# psnr_t0: {value:.4f}\tBest: {best["val"]:.4f} @ {best["iter"]} iter' in text
 
 
+@pytest.mark.parametrize(('arguments', 'block', 'better'), [
+    ({}, {}, 'higher'), ({'lower_is_better': True}, {}, 'lower'), ({}, {'better': 'lower'}, 'lower'),
+    ({'lower_is_better': True}, {'better': 'higher'}, 'higher'), ({}, {'better': None}, 'higher')])
+@pytest.mark.parametrize('how', ['decorator', 'attributes'])
+def test_best_values_of_a_metric_from_outside(how, arguments, block, better, tmp_path, monkeypatch):
+    monkeypatch.setattr(METRIC_REGISTRY, '_obj_map', dict(METRIC_REGISTRY._obj_map))
+
+    def own_mean(img):  # takes neither `better` nor **kwargs
+        seen.append(img)
+        return img.mean()
+
+    if how == 'decorator':
+        assert (registered(**arguments)(own_mean) if arguments else registered(own_mean)) is own_mean
+    else:
+        METRIC_REGISTRY.register()(own_mean)
+        vars(own_mean).update(arguments)
+    model, seen = make_model(tmp_path, temperatures=[0], metrics={'mean': {'type': 'own_mean', **block}}), []
+    values = []
+    for current_iter in (1, 2, 3):
+        perturb(model.net_g, 0.05, seed=current_iter)
+        validate(model, current_iter=current_iter)
+        values.append(model.metric_results['mean_t0'])
+    best = model.best_metric_results['set']['mean_t0']
+    assert (best['better'], best['val']) == (better, (max if better == 'higher' else min)(values))
+    assert all(img.dtype == np.uint8 for img in seen) and len(set(values)) == 3
+
+
+def test_a_metric_that_takes_floats(tmp_path, monkeypatch):
+    monkeypatch.setattr(METRIC_REGISTRY, '_obj_map', dict(METRIC_REGISTRY._obj_map))
+
+    @registered(takes_float=True)
+    def fraction(img, scale):
+        assert img.dtype == np.float64 and scale == 4
+        return (img % 1).mean()
+
+    model = make_model(tmp_path, temperatures=[0], metrics={'fraction': {'type': 'fraction'}})
+    validate(model)
+    assert 0 < model.metric_results['fraction_t0'] < 1
+
+
 def test_two_sets_are_kept_apart(tmp_path):
     model = make_model(tmp_path, temperatures=[0], metrics={'psnr': PSNR})
     for name, seed in (('a', 0), ('b', 5)):
@@ -292,6 +347,14 @@ def test_report_of_a_test(tmp_path, log):
     table = [text for _, text in log if text.startswith('Results of')][-1]
     assert 'bicubic' in table and 'nll' in table
     assert saved(tmp_path) == ['set/image0_sheet.png']  # of the first image alone
+
+
+def test_nll_is_told_without_temperatures(tmp_path, log):
+    model = make_model(tmp_path, is_train=False, temperatures=[], bicubic=True, metrics={'psnr': PSNR})
+    validate(model)
+    lines = [line.split() for line in [text for _, text in log if text.startswith('Results of')][-1].splitlines()]
+    nll = number(rows_of(model)['image0', '', 'nll']['mean'])
+    assert lines[3] == ['set', '-', '-', nll] and [line[1] for line in lines[3:]] == ['-', 'bicubic']
 
 
 def test_last_validation_of_training_reports(tmp_path):

@@ -217,6 +217,35 @@ def test_a_metric_with_a_wrong_option_stops(make_model):
         validate(model, [pair()])
 
 
+def nothing_of_that_name(img):
+    return no_such_name  # noqa: F821
+
+
+@pytest.mark.parametrize(('bug', 'error'), [
+    (nothing_of_that_name, NameError), (lambda img: img.no_such_attribute, AttributeError),
+    (lambda img: {}['x'], KeyError), (lambda img: [][1], IndexError), (lambda img: len(1), TypeError),
+    (lambda img: __import__('no_such'), ImportError), (lambda img: None, TypeError)])
+def test_a_bug_in_a_metric_shows_its_traceback(bug, error, make_model, monkeypatch):
+    monkeypatch.setitem(METRIC_REGISTRY._obj_map, 'bug', bug)
+    model = make_model(temperatures=[0], metrics={'measured': {'type': 'bug'}})
+    with pytest.raises(error) as caught:
+        validate(model, [pair()])
+    assert not isinstance(caught.value, InputError)
+
+
+def test_what_a_metric_says_of_an_image_names_its_line(make_model, monkeypatch):
+    def picky(img):
+        if len(img) < 20:
+            raise ValueError('at least 20 rows')
+        return 1
+
+    monkeypatch.setitem(METRIC_REGISTRY._obj_map, 'picky', picky)
+    model = make_model(temperatures=[0], metrics={'measured': {'type': 'picky'}})
+    validate(model, [pair(), {'gt': random_image(3, 32, 32), 'lq': random_image(3, 8, 8)}])
+    problem, = model.report.problems['set']['image0']
+    assert f'(ValueError: at least 20 rows, {__file__}:' in problem
+
+
 @pytest.fixture
 def run(tmp_path, command):
     """Run `basicsr test` on copies of the bundled pictures that `damage` has changed. Returns exit code and errors."""

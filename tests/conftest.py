@@ -49,3 +49,19 @@ def command(tmp_path, monkeypatch, capsys):
         code = cli.main(list(argv))
         return (code, *capsys.readouterr())
     return run
+
+
+@pytest.fixture
+def log():
+    """Messages of BasicSR's logger, [(level, text)]."""
+    class Handler(logging.Handler):
+        def emit(self, record):
+            lines.append((record.levelname, record.getMessage()))
+
+    lines, logger, handler = [], logging.getLogger('basicsr'), Handler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel('INFO')
+    yield lines
+    logger.removeHandler(handler)
+    logger.setLevel(level)

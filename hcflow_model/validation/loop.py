@@ -1,15 +1,11 @@
 """Validation and testing: several samples at several temperatures of every image, saved, measured, reported."""
-import inspect
 import math
-import traceback
 from os import path as osp
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from basicsr.utils import get_root_logger, imwrite
-from basicsr.utils.registry import METRIC_REGISTRY
 from tqdm import tqdm
 
 from hcflow_arch import InputError
@@ -17,15 +13,13 @@ from hcflow_arch.checks import check_image
 from hcflow_model.images.bicubic import bicubic_resize
 from hcflow_model.inference.draw import DrawCounts, Sampler, check_seed, samples_of
 from hcflow_model.metrics.hcflow_metric import calculate_nll, is_lower_better
+from hcflow_model.metrics.measure import Metrics, to_uint8
 from hcflow_model.utils.distributed import together
 from hcflow_model.utils.tables import BICUBIC, temperature_label
 
 from .loader import images_of_rank
 from .report import ImageResults
 from .sheet import draw_sheet
-
-# what metrics raise of an image that is too small, flat or of another size; all else is a bug, and shows its traceback
-DOES_NOT_FIT = (ValueError, ArithmeticError, AssertionError, RuntimeError, cv2.error)
 
 
 class Case(NamedTuple):
@@ -51,92 +45,6 @@ def float_image(tensor: torch.Tensor) -> np.ndarray:
     """(1, 3, H, W) RGB in [0, 1] -> un-rounded (H, W, 3) BGR in [0, 255]; rounded, it is what all of us save."""
     image = tensor.squeeze(0).float().clamp(0, 1).flip(0).permute(1, 2, 0) * 255  # in float32, as to_array has it
     return np.ascontiguousarray(image.cpu().numpy(), np.float64)
-
-
-class Metrics:
-    """The metrics of `val.metrics`, each called with those of the available values that its signature names.
-
-    Metrics that take `samples` are computed once for a set of samples, the others for every sample.
-
-    Args:
-        opt (dict | None): {name: {type: name in METRIC_REGISTRY, ...}}.
-        skipped (set): Names of metrics whose absence was said already.
-    """
-
-    def __init__(self, opt, skipped: set):
-        self.opt = opt or {}
-        self.skipped = skipped
-
-    def __call__(self, values: dict, names: list[str], image: ImageResults) -> dict[str, float]:
-        """Compute the named metrics of `values`: 'img' and 'img2', un-rounded, in [0, 255], and so on; absent ones are
-        None. A metric that compares with 'lq' sees 'img_of_lq', before it is cropped to the ground truth. One that
-        cannot be computed, such as NIQE of a small or flat image, is left out and becomes a failure of `image`."""
-        results = {}
-        for name in names:
-            kwargs = dict(self.opt[name])
-            metric = METRIC_REGISTRY.get(kwargs.pop('type'))
-            signature = inspect.signature(metric)
-            if 'better' not in signature.parameters:
-                kwargs.pop('better', None)
-            wanted = [key for key in signature.parameters if key in values and key not in kwargs]
-            missing = [key for key in wanted if values[key] is None]
-            if missing:
-                what = {'img2': 'ground truth', 'samples': 'two or more samples'}.get(missing[0], missing[0])
-                self.skip_once(name, f'{what}, which is not there')
-                continue
-            given = {key: values[key] for key in wanted}
-            if 'lq' in given and 'img' in given:
-                given['img'] = values['img_of_lq']
-            takes_float = getattr(metric, 'takes_float', False)
-            kwargs.update(given if takes_float else {key: _to_uint8(value) for key, value in given.items()})
-            try:
-                signature.bind(**kwargs)
-            except TypeError as error:
-                raise InputError(f'val.metrics.{name} {dict(self.opt[name])}: {error}') from error
-            try:
-                value = float(metric(**kwargs))
-                problem = 'it is nan' if math.isnan(value) else None
-            except torch.OutOfMemoryError:
-                raise
-            except DOES_NOT_FIT as error:
-                problem = _what_and_where(error)
-            if problem is None:
-                results[name] = value
-            else:
-                height, width = (values['samples'][0] if values.get('img') is None else values['img']).shape[:2]
-                image.failures[name] = (
-                    f'val.metrics.{name} {dict(self.opt[name])} cannot be computed of {height}x{width} pixels '
-                    f'({problem}); is what crop_border leaves too small, or flat? It is left out.')
-        return results
-
-    def per_sample(self) -> list[str]:
-        """Names of the metrics that are computed for every sample."""
-        return [name for name in self.opt if not self._takes_samples(name)]
-
-    def per_set(self) -> list[str]:
-        """Names of the metrics that are computed over all samples of an image."""
-        return [name for name in self.opt if self._takes_samples(name)]
-
-    def _takes_samples(self, name):
-        return 'samples' in inspect.signature(METRIC_REGISTRY.get(self.opt[name]['type'])).parameters
-
-    def skip_once(self, name: str, what: str) -> None:
-        """Say, the first time, that a metric is left out because it needs `what`."""
-        if name not in self.skipped:
-            self.skipped.add(name)
-            get_root_logger().warning(f'Metric {name} needs {what}; it is left out.')
-
-
-def _what_and_where(error):
-    text = str(error).strip().split('\n')[0]
-    if isinstance(error, InputError):
-        return text
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f'{type(error).__name__}: {text}, {frame.filename}:{frame.lineno}'
-
-
-def _to_uint8(value):
-    return value.round().astype(np.uint8) if isinstance(value, np.ndarray) else value
 
 
 def validate(model, dataloader, current_iter, tb_logger, save_img: bool) -> None:
@@ -232,7 +140,7 @@ def _validate_image(model, sampler, data, index, results, metrics, current_iter,
     if tile and max(lq.shape[2:]) > tile and model.has_likelihood:
         metrics.skip_once('nll', f'the whole image at once, which is larger than val.tile = {tile}')
     elif gt is not None and model.has_likelihood:
-        nll = calculate_nll(_to_uint8(values['img2']), _to_uint8(values['lq']), net, seed=val_opt.get('seed') or 0)
+        nll = calculate_nll(to_uint8(values['img2']), to_uint8(values['lq']), net, seed=val_opt.get('seed') or 0)
         if math.isfinite(nll):
             results.add('', 'nll', [nll])
         else:
@@ -251,20 +159,20 @@ def _validate_image(model, sampler, data, index, results, metrics, current_iter,
             images = {number: image[:gt.shape[2], :gt.shape[3]] for number, image in whole.items()}
             rows[label] = {number: sample[:, :, :gt.shape[2], :gt.shape[3]] for number, sample in samples.items()}
         measured = [metrics({**values, 'img': image, 'img_of_lq': whole[number]}, metrics.per_sample(),
-                            results) for number, image in images.items()]
+                            results.failures) for number, image in images.items()]
         # of the samples that were asked for, fewer can be left: no reason to say that a metric needs more of them
         if label not in (BICUBIC, temperature_label(0)) and len(images) >= min(2, val_opt.get('num_samples', 1)):
             values['samples'] = list(images.values()) if len(images) > 1 else None
-            for metric, value in metrics(values, metrics.per_set(), results).items():
+            for metric, value in metrics(values, metrics.per_set(), results.failures).items():
                 results.add(label, metric, [value])
         for metric in dict.fromkeys(metric for one in measured for metric in one):
             results.add(label, metric, [one[metric] for one in measured if metric in one])
         if save_img and label != BICUBIC:
             for number, image in images.items():
-                imwrite(_to_uint8(image), path_of(f'{label}_{number}'))
+                imwrite(to_uint8(image), path_of(f'{label}_{number}'))
     if save_img:
         for what, image in case.images.items():
-            imwrite(_to_uint8(float_image(image)), path_of(what))
+            imwrite(to_uint8(float_image(image)), path_of(what))
     if model.report.final and index < val_opt.get('sheets', 10):
         rows = {label: list(samples.values()) for label, samples in rows.items()}
         imwrite(draw_sheet(case, rows, results.captions(), scale), path_of('sheet'))

@@ -20,6 +20,7 @@ setup(
         'my-basicsr==1.4.2; python_version >= "3.13"',  # the same code as a wheel, where BasicSR's cannot be built
         'torch>=2.6',  # from 2.6 on torch.load refuses pickled code by default, in BasicSR's own loaders too
         'opencv-python>=4.13',  # from 4.13 on it hands on EXIF and colour profiles
+        'filelock',
         'lmdb',
         'lpips',
         'pyyaml',

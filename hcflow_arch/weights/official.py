@@ -29,8 +29,8 @@ def load_official_state_dict(path_or_dict: str | os.PathLike | Mapping,
     """Translate a released checkpoint.
 
     Args:
-        path_or_dict: File of a bare state dict (loaded with `weights_only=True`), or that state dict. Names may begin
-            with `module.`.
+        path_or_dict: File of a bare state dict (.pth, loaded with `weights_only=True`, or .safetensors), or that state
+            dict. Names may begin with `module.`.
         initialized: Mark its actnorms as started, which those of released checkpoints are. False for starting weights
             in the released naming. Default: True.
 
@@ -43,7 +43,8 @@ def load_official_state_dict(path_or_dict: str | os.PathLike | Mapping,
     """
     state_dict = path_or_dict
     if not isinstance(path_or_dict, Mapping):
-        state_dict = load_file(path_or_dict)
+        content = load_file(path_or_dict)
+        state_dict = content.get('params', content)  # the key that load_file gives those of safetensors
     if not is_official_state_dict(state_dict):
         raise InputError(f'These are not the names of a released HCFlow checkpoint (flow.layers.…): '
                          f'{", ".join(map(str, list(state_dict)[:3]))} …')

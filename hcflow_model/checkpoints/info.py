@@ -9,6 +9,7 @@ from hcflow_arch.weights.safe_load import load_file
 from hcflow_model.utils.files import file_hash
 
 from .files import select_state_dict
+from .named import fetched_hash
 from .pretrained import find_checkpoint, load_pretrained
 
 TASKS = {'sr': 'super-resolution (sr)', 'rescaling': 'rescaling'}
@@ -25,13 +26,13 @@ def checkpoint_info(path: str | os.PathLike, param_key: str = 'params_ema') -> d
         param_key: Weights that are looked at: 'params_ema' (where there is none: 'params') or 'params'.
 
     Returns:
-        file, size (bytes), sha256, origin ('released' or 'basicsr': under keys; 'bare': ours, without), iteration
-        (None: not stored), ema (whether averaged weights are inside), weights (key of those looked at, None: bare),
-        task, scale, quant_bins (None in rescaling), temperature (default of the network), parameters (number, with the
-        constants of Haar squeezes), network (arguments that were stored, or read from shapes), actnorms and
-        actnorms_initialized (numbers), not_finite (number of values), not_finite_in (first names), matrices (number of
-        1x1 matrices), condition (largest condition number; None: there are no matrices, inf: one cannot be inverted),
-        condition_of (its layer).
+        file, size (bytes), sha256, fetched_sha256 (kept when the file was fetched by name; None: it was not), origin
+        ('released' or 'basicsr': under keys; 'bare': ours, without), iteration (None: not stored), ema (whether
+        averaged weights are inside), weights (key of those looked at, None: bare), task, scale, quant_bins (None in
+        rescaling), temperature (default of the network), parameters (number, with the constants of Haar squeezes),
+        network (arguments that were stored, or read from shapes), actnorms and actnorms_initialized (numbers),
+        not_finite (number of values), not_finite_in (first names), matrices (number of 1x1 matrices), condition
+        (largest condition number; None: there are no matrices, inf: one cannot be inverted), condition_of (its layer).
 
     Raises:
         InputError: The file is missing, broken, or of another network.
@@ -48,6 +49,7 @@ def checkpoint_info(path: str | os.PathLike, param_key: str = 'params_ema') -> d
     released = is_official_state_dict(state_dict)
     return {
         'file': str(path), 'size': path.stat().st_size, 'sha256': file_hash(str(path)),
+        'fetched_sha256': fetched_hash(path),
         'origin': 'released' if released else 'bare' if key is None else 'basicsr',
         'iteration': content.get('iter') if key else None, 'ema': key is not None and 'params_ema' in content,
         'weights': key, 'task': net.task, 'scale': net.scale,
@@ -69,8 +71,10 @@ def info_table(info: dict) -> str:
     started = f'{info["actnorms_initialized"]} of {info["actnorms"]} started'
     if info['actnorms_initialized'] < info['actnorms']:
         started += ': a network that has not seen data yet'
+    same = {None: '', info['sha256']: ', as it was fetched'}
     rows = {
-        'file': info['file'], 'size': f'{info["size"] / 1e6:.1f} MB', 'sha256': info['sha256'], 'from': origin,
+        'file': info['file'], 'size': f'{info["size"] / 1e6:.1f} MB',
+        'sha256': info['sha256'] + same.get(info['fetched_sha256'], ', CHANGED since it was fetched'), 'from': origin,
         'task': f'{TASKS[info["task"]]}, scale {info["scale"]}',
         'iteration': 'not stored' if info['iteration'] is None else str(info['iteration']),
         'weights': weights + (f' (below: {info["weights"]})' if info['ema'] else ''),

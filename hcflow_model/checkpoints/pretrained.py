@@ -13,6 +13,7 @@ from hcflow_model.options.read import read_option_file
 from hcflow_model.utils.files import write_bytes
 
 from . import files as checkpoints
+from .named import weights_path
 
 
 def load_pretrained(path: str | os.PathLike, task: str | None = None, param_key: str = 'params_ema',
@@ -20,8 +21,8 @@ def load_pretrained(path: str | os.PathLike, task: str | None = None, param_key:
     """Rebuild a trained network.
 
     Args:
-        path: A checkpoint (.pth or .safetensors), ours or a released one, or an experiment's folder, whose newest
-            checkpoint is taken.
+        path: A checkpoint (.pth or .safetensors), ours or a released one, the name of one (see :mod:`.named`), or an
+            experiment's folder, whose newest checkpoint is taken.
         task: 'sr' or 'rescaling' where only such a network will do. Default: None, either.
         param_key: 'params_ema' (where there is none: 'params') or 'params'. Default: 'params_ema'.
         device: Where the network goes. Default: 'cpu'.
@@ -73,12 +74,12 @@ def save_pretrained(net: HCFlowNet, path: str | os.PathLike) -> None:
 
 
 def find_checkpoint(path: str | os.PathLike) -> Path:
-    """The checkpoint that a path means: the file itself; of an experiment's folder net_g_latest.pth, else the newest.
+    """The checkpoint that a path or a name means: of an experiment's folder net_g_latest.pth, else the newest.
 
     Raises:
         InputError: There is none.
     """
-    path = Path(path)
+    path = weights_path(path)
     if not path.is_dir():
         return path
     files = sorted((path / 'models' if (path / 'models').is_dir() else path).glob('net_g_*.pth'),

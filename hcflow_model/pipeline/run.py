@@ -15,6 +15,7 @@ from basicsr.utils import FileClient
 from basicsr.utils.registry import MODEL_REGISTRY
 
 from hcflow_arch.weights.safe_load import weights_only
+from hcflow_model.checkpoints.named import use_named
 from hcflow_model.options.check import check_checkpoints_exist, check_options, check_structure
 from hcflow_model.options.read import check_plain, read_option_file, safe_ordered_yaml
 from hcflow_model.options.rules import check_registered
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> None:
         opt['option_file'] = args.opt
         opt['force_yml'] = args.force_yml
         check_options(opt)
+        use_named(opt)
         check_checkpoints_exist(opt)
         if not (opt['auto_resume'] or opt['path'].get('resume_state')):
             check_not_in_archive(opt)

@@ -92,6 +92,7 @@ def test_golden_round_trip(name, device):
 
 # ---- one bijection ----
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('scale', 'task', 'size'), [
     (2, 'sr', (4, 4)), (4, 'sr', (4, 4)), (4, 'sr', (8, 4)), (2, 'rescaling', (4, 4)), (4, 'rescaling', (8, 4)),
 ])

@@ -1,4 +1,4 @@
-"""Commands and pictures in README.md and docs/: they parse, they are there."""
+"""Commands, links and pictures of README.md, CONTRIBUTING.md and docs/: they parse, they are there."""
 import re
 import shlex
 
@@ -7,7 +7,8 @@ from helpers import ROOT
 
 from hcflow_model import commands
 
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+PAGES = [*(ROOT / name for name in ('README.md', 'CONTRIBUTING.md', 'benchmarks/README.md')),
+         *sorted((ROOT / 'docs').glob('*.md'))]
 PARSER, MODULES = commands._parser()
 
 
@@ -32,9 +33,18 @@ def test_commands_are_found():
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
-def test_pictures_are_there(page):
-    for name in re.findall(r'!\[[^\]]*\]\(([^)]+)\)', page.read_text(encoding='utf-8')):
-        assert (page.parent / name).is_file()
+def test_links_and_pictures_are_there(page):
+    for target in re.findall(r'\]\(([^)#]+)\)', page.read_text(encoding='utf-8')):
+        assert target.startswith('https://') or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize(('name', 'end'), [('demo', 'basicsr train -opt options/demo_train_HCFlow_x4.yml'),
+                                           ('test', 'pytest')])
+def test_marked_commands(name, end):
+    """.ci/run takes them out of the README, each one line, and both share an environment."""
+    command, = re.findall(rf'<!-- {name} command -->\n```bash\n(.*)\n```\n', PAGES[0].read_text(encoding='utf-8'))
+    assert command.startswith('python3 -m venv .venv && . .venv/bin/activate && pip install ')
+    assert command.endswith(f' && {end}')
 
 
 @pytest.mark.parametrize('name', sorted(MODULES))

@@ -41,6 +41,7 @@ def hashes():
             Path().rglob('*') if '__pycache__' not in path.parts and (path.is_file() or not any(path.iterdir()))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('changes', 'words', 'arguments', 'prepare', 'name'), [row[1:] for row in ROWS],
                          ids=[row[0] for row in ROWS])
 def test_bad_input(changes, words, arguments, prepare, name, earlier):

@@ -164,6 +164,7 @@ def test_files_hold_one_idea():
     assert not long
 
 
+@pytest.mark.slow
 def test_a_wheel_holds_every_file(tmp_path):
     """What `pip install .` would install, built in a copy, so that nothing is left in the checkout."""
     for name in ('hcflow_arch', 'hcflow_model'):

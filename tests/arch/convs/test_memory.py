@@ -178,6 +178,7 @@ def test_dense_block_keeps_no_copies_of_its_weights():
     assert features == [3, 4, 4, 4, 4]  # the image and four outputs
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('convs')
 @pytest.mark.parametrize(('task', 'wanted'), [('sr', {'default': 0.40, 'low': 0.16}),
                                               ('rescaling', {'default': 0.40, 'low': 0.16})])

@@ -78,6 +78,7 @@ def test_dense_convs_equal_direct_ones(n, h, w, recompute, strip, monkeypatch):
         assert got.stride()[1:] == wanted.stride()[1:] or h == w == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('recompute', [False, True])
 @pytest.mark.parametrize('frozen', [(), ('x',), ('weight',), ('weight', 'bias'), ('x', 'bias')])
 def test_gradients(recompute, frozen, monkeypatch):

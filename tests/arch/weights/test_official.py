@@ -18,6 +18,7 @@ SMALL_SIZE = {'num_flow_steps': 2, 'num_cond_steps': 2, 'hidden_channels': 12, '
               'num_grow_ch': 4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['sr4', 'sr8', 're4'])
 def test_full_size_names(name):
     released = released_state_dict(name)

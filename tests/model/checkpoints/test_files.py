@@ -257,6 +257,7 @@ def test_own_checkpoints_keep_whether_actnorm_has_started(tmp_path):
 
 # ---- saving and resuming ----
 
+@pytest.mark.slow
 def test_resumed_training_equals_training_without_a_break(tmp_path):
     losses = {**NLL_OPT, 'pixel_opt': L1, **gan_opts()}
     model = training_model(tmp_path, losses, NET_D, ema_decay=0.9)

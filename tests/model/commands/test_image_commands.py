@@ -96,6 +96,7 @@ def test_names_samples_and_formats():
     assert not np.array_equal(read_image('out/cat_x4_1.jpg'), read_image('out/cat_x4_2.jpg'))
 
 
+@pytest.mark.slow
 def test_depth_alpha_and_grey_are_kept():
     image = read_image(LQ / 'cat.png')
     write_image('in/deep.png', image.astype(np.uint16) * 257)

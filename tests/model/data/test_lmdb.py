@@ -73,6 +73,7 @@ def test_replaced_files_are_opened_anew(copy):
         assert transaction.get(key) == b'new'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('size', 'message'), [
     (0, 'cannot be opened'), (100, 'cannot be opened'), (4096, 'cannot be opened'), (8192, 'is truncated'),
     (1_000_000, 'is truncated: its data.mdb has 1000000 bytes of')])

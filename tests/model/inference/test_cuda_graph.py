@@ -28,6 +28,7 @@ def stand_in(monkeypatch):
     return Fresh
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('accumulate', [1, 2])
 @pytest.mark.parametrize('losses', LOSSES)
 def test_training_is_the_same(losses, accumulate, tmp_path, stand_in):
@@ -132,6 +133,7 @@ def test_what_cannot_be_recorded(error, tmp_path, stand_in, monkeypatch):
         train(model, 6)
 
 
+@pytest.mark.slow
 def test_patches_of_ever_other_sizes_run_as_usual(tmp_path, stand_in, monkeypatch):
     monkeypatch.setattr(GraphedGradients, 'MAX_GRAPHS', 2)
     model = training_model(tmp_path, NLL_OPT)

@@ -36,6 +36,7 @@ def test_is_decode_of_the_noise_field_in_bgr():
     assert got.dtype == np.uint8 and np.array_equal(got, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shape', [(20, 30), (20, 30, 1), (20, 30, 2), (20, 30, 3), (20, 30, 4)])
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32, np.float64, np.float16])
 def test_kind_and_type_stay(shape, dtype):

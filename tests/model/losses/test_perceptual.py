@@ -8,6 +8,7 @@ from hcflow_arch import InputError
 from hcflow_model import HCFlowModel
 
 
+@pytest.mark.slow
 def test_vgg_weights_that_cannot_be_had(tmp_path, monkeypatch):
     def no_download(*args, **kwargs):
         raise urllib.error.URLError('no network')

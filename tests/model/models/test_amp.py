@@ -9,6 +9,7 @@ from hcflow_model.models import hcflow_model
 LOSSES = {**NLL_OPT, 'pixel_opt': {'type': 'L1Loss', 'loss_weight': 1.0}}
 
 
+@pytest.mark.slow
 def test_training_in_bf16_stays_near_float32(tmp_path):
     logs = {}
     for amp in (None, 'bf16'):

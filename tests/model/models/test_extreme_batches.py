@@ -12,6 +12,7 @@ BATCHES = {'black': torch.zeros(2, 3, 16, 16), 'white': torch.ones(2, 3, 16, 16)
            'one pixel high': training_batch()['gt'][:, :, :4]}  # in LR
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('start', ['paper', 'wavelet'])
 @pytest.mark.parametrize('task', MODELS)
 @pytest.mark.parametrize('name', BATCHES)

@@ -65,6 +65,7 @@ def test_loss_that_is_not_finite_with_finite_gradients():
 
 # ---- in training ----
 
+@pytest.mark.slow
 def test_nothing_changes_where_all_is_finite(tmp_path, monkeypatch):
     losses = {**NLL_OPT, 'pixel_opt': L1, **gan_opts()}
     guarded = training_model(tmp_path, losses, NET_D, ema_decay=0.9)

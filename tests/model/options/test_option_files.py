@@ -176,6 +176,7 @@ def test_full_file_is_accepted(path, tmp_path, monkeypatch):
     parsed(read(path), tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('key, trained, constant', [((SR, 4), 23_232_539, 0), ((SR, 8), 27_017_723, 0),
                                                     ((RESCALING, 4), 4_396_206, 144)])
 def test_networks_have_the_sizes_of_the_paper(key, trained, constant, monkeypatch):
@@ -327,6 +328,7 @@ def test_shrunk_file_trains(path, run_dir, pictures, monkeypatch):
     assert all(np.isfinite(value) for value in results.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('path', TEST, ids=stem)
 @pytest.mark.usefixtures('far_pixels_pass')
 def test_shrunk_file_tests(path, run_dir, pictures, monkeypatch):

@@ -149,6 +149,7 @@ def values_of(folder):
 CASES = [f'{case}_{kind}' for case in ('three', 'one', 'broken') for kind in ('train', 'test')]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('folder', ['results/command', *(f'{case}/results' for case in CASES)])
 def test_files_are_those_of_one_process(folder, roots):
     name = Path(folder).parts[0]

@@ -1,11 +1,9 @@
 import torch
 import torch.nn as nn
-from basicsr.utils.registry import ARCH_REGISTRY
 
 from .errors import InputError
 
 
-@ARCH_REGISTRY.register()
 class HCFlowVGGDiscriminator(nn.Module):
     """VGG-style discriminator for square patches of any multiple of 32, 160 x 160 in HCFlow++.
 

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn as nn
-from basicsr.utils.registry import ARCH_REGISTRY
 
 from .checks import check_counts, check_image, check_latents, check_num_block, check_temperature, fit_to_scale
 from .convs.layout import ChannelsLastModule
@@ -43,7 +42,6 @@ class HCFlowCode(NamedTuple):
     lq_exact: torch.Tensor
 
 
-@ARCH_REGISTRY.register()
 class HCFlowNet(ChannelsLastModule):
     """Hierarchical conditional flow: a bijection between an HR image and (LR image, latents).
 

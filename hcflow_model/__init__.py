@@ -1,13 +1,23 @@
 """HCFlow's models, losses and metrics for BasicSR: importing this package registers them all."""
-import hcflow_arch  # noqa: F401  isort: skip  (first: it repairs the import of BasicSR and registers the networks)
-
-from .data.hr_only_dataset import HROnlyDataset
-from .inference.upscaler import HCFlowRescaler, HCFlowUpscaler
-from .losses.hcflow_loss import LatentLoss, NLLLoss, RandomPerceptualLoss, RelativisticGANLoss
-from .metrics.hcflow_metric import calculate_diversity, calculate_lpips, calculate_lr_psnr, calculate_nll, metric
-from .models.hcflow_model import HCFlowModel
-from .models.hcflow_rescaling_model import HCFlowRescalingModel
+import hcflow_arch  # noqa: F401  (registers the networks)
+from hcflow_arch.basicsr_import import lazy_names, register
 
 __all__ = ['HCFlowModel', 'HCFlowRescaler', 'HCFlowRescalingModel', 'HCFlowUpscaler', 'HROnlyDataset', 'LatentLoss',
            'NLLLoss', 'RandomPerceptualLoss', 'RelativisticGANLoss', 'calculate_diversity', 'calculate_lpips',
-           'calculate_lr_psnr', 'calculate_nll', 'metric']
+           'calculate_lr_psnr', 'calculate_nll']
+
+__getattr__ = lazy_names(__name__, {
+    '.data.hr_only_dataset': ('HROnlyDataset',),
+    '.inference.upscaler': ('HCFlowRescaler', 'HCFlowUpscaler'),
+    '.losses.hcflow_loss': ('LatentLoss', 'NLLLoss'),
+    '.losses.image_loss': ('RandomPerceptualLoss', 'RelativisticGANLoss'),
+    '.metrics.hcflow_metric': ('calculate_diversity', 'calculate_lpips', 'calculate_lr_psnr', 'calculate_nll',
+                                'metric'),
+    '.models.hcflow_model': ('HCFlowModel',),
+    '.models.hcflow_rescaling_model': ('HCFlowRescalingModel',),
+})
+register(__name__,
+         DATASET_REGISTRY=('HROnlyDataset',),
+         LOSS_REGISTRY=('LatentLoss', 'NLLLoss', 'RandomPerceptualLoss', 'RelativisticGANLoss'),
+         METRIC_REGISTRY=('calculate_diversity', 'calculate_lpips', 'calculate_lr_psnr', 'calculate_nll'),
+         MODEL_REGISTRY=('HCFlowModel', 'HCFlowRescalingModel'))

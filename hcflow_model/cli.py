@@ -6,6 +6,7 @@ import sys
 from importlib import metadata
 
 from hcflow_arch.basicsr_import import basicsr_version
+from hcflow_model.options.read import read_option_file
 from hcflow_model.pipeline.stopping import TrainingStopped
 from hcflow_model.utils.errors import input_error
 from hcflow_model.utils.plugins import installed_plugins
@@ -20,8 +21,9 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.write(versions() if args.version else parser.format_help())
         return 0
     try:
+        opt = read_option_file(args.opt)
         from hcflow_model.pipeline.run import run  # here: --help and wrong arguments do not wait for it
-        run(args)
+        run(args, opt)
     except TrainingStopped as stop:
         _say(stop.message)
         return stop.code

@@ -4,8 +4,6 @@ import inspect
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from basicsr.archs import build_network
-from basicsr.utils.registry import ARCH_REGISTRY
 
 from hcflow_arch.errors import InputError
 from hcflow_arch.flow.subnets import xavier_init_
@@ -62,6 +60,8 @@ class RegisteredFeatureNet(nn.Module):
     IN_CHANNEL_NAMES = ('num_in_ch', 'in_channels', 'in_chans', 'in_nc', 'in_ch')
 
     def __init__(self, num_in_ch: int, opt: dict):
+        from basicsr.archs import build_network  # here: networks without such a feature net need no BasicSR
+        from basicsr.utils.registry import ARCH_REGISTRY
         super().__init__()
         if not isinstance(opt, dict) or 'type' not in opt:
             raise InputError(f"feature_net is {opt!r}; it must be a block with a 'type'.")

@@ -6,13 +6,15 @@ Such a module has
 * `EXAMPLES`: command lines, one on each line,
 * `add_arguments(parser)`: its arguments,
 * `run(args) -> int | None`: does it; the exit code, None being 0.
+
+What takes long to import, PyTorch above all, is imported in `run`: `--help` and wrong arguments answer at once.
 """
 import argparse
 import importlib
 import pkgutil
 import sys
 
-from hcflow_arch.errors import InputError
+from hcflow_arch import InputError, __version__
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,6 +38,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict]:
     parser = argparse.ArgumentParser(
         prog='hcflow', description='Super-resolve, rescale and explore images with HCFlow, and prepare data for its '
         'training by the basicsr command.')
+    parser.add_argument('--version', action='version', version=f'hcflow {__version__}')
     commands = parser.add_subparsers(dest='command', metavar='COMMAND')
     modules = {}
     for name in sorted(info.name for info in pkgutil.iter_modules(__path__) if not info.name.startswith('_')):

@@ -10,10 +10,7 @@ from tqdm import tqdm
 
 from hcflow_arch import InputError
 from hcflow_model.images.files import EXTENSIONS, find_images
-from hcflow_model.inference.tiling import DEFAULT_OVERLAP, check_tile
 from hcflow_model.utils.files import WriteError
-
-FORMATS = ('auto', 'png', 'jpg', 'webp', 'tif', 'bmp')
 
 
 class Job(NamedTuple):
@@ -38,45 +35,11 @@ class Job(NamedTuple):
         return all(any(self.path(extension, number).exists() for extension in extensions) for number in numbers)
 
 
-def add_arguments(parser: argparse.ArgumentParser, formats: bool = True) -> None:
-    """The arguments that all these commands have; `formats`: also --ext."""
-    parser.add_argument('-i', '--input', required=True, metavar='IN', help='image, or folder (with its subfolders)')
-    parser.add_argument('-o', '--output', required=True, metavar='OUT',
-                        help='folder to write to, which is made and keeps the subfolders; for one image also a file')
-    parser.add_argument('-w', '--weights', required=True, metavar='W',
-                        help='checkpoint, ours (.pth, .safetensors) or a released one, or the folder of an experiment')
-    parser.add_argument('-t', '--tile', type=int, default=0, metavar='PIXELS',
-                        help='largest side of tiles in LR pixels, from 16; 0: the whole image where it fits into '
-                        'memory, else tiles (default: 0)')
-    parser.add_argument('--tile_pad', type=int, metavar='PIXELS',
-                        help='margin of tiles in LR pixels; more is nearer to the whole image (default: 16)')
-    parser.add_argument('--suffix', default='', help='added to the names of the images, as in NAME_SUFFIX.png')
-    if formats:
-        parser.add_argument('--ext', choices=FORMATS, default='auto',
-                            help="format of the images; auto: the input's, where that keeps depth and transparency, "
-                            'else png, and tif for floats. jpg, webp and bmp have 8 bits (default: auto)')
-    parser.add_argument('--overwrite', action='store_true', help='also make images that are there already')
-    add_network_arguments(parser)
-
-
-def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which of a checkpoint's weights, and where they run; also of `hcflow explore`."""
-    add_param_key(parser)
-    parser.add_argument('--device', metavar='NAME', help='cpu, cuda, cuda:1 (default: cuda where there is one)')
-
-
-def add_param_key(parser: argparse.ArgumentParser) -> None:
-    """--param_key, which means the same in all commands."""
-    parser.add_argument('--param_key', choices=['params_ema', 'params'], default='params_ema',
-                        help='weights of the checkpoint: averaged (EMA), or the last of training (default: params_ema, '
-                        'where there is none params)')
-
-
 def plan(args: argparse.Namespace, extension: str | None = None) -> list[Job]:
     """The jobs that the arguments ask for.
 
     Args:
-        args: Of :func:`add_arguments`.
+        args: Of :func:`_arguments.add_arguments`.
         extension: The only one that the command writes. Default: None, that of --ext.
 
     Raises:
@@ -136,6 +99,7 @@ def _job_to_file(args, source, output, only):
 
 def constructor_arguments(args: argparse.Namespace) -> dict:
     """The arguments `tile`, `overlap`, `device` and `param_key` of HCFlowUpscaler and HCFlowRescaler."""
+    from hcflow_model.inference.tiling import DEFAULT_OVERLAP, check_tile
     tile = args.tile or None
     check_tile('--tile', tile)
     overlap = DEFAULT_OVERLAP if args.tile_pad is None else args.tile_pad

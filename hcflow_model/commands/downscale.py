@@ -1,12 +1,7 @@
 """`hcflow downscale`: make small images that `hcflow restore` makes large again."""
 import argparse
 
-from hcflow_model.images.files import read_image_file, write_image
-from hcflow_model.images.original import Sidecar
-from hcflow_model.inference.upscaler import HCFlowRescaler
-from hcflow_model.utils.memory import keep_freed_memory
-
-from . import _batch
+from . import _arguments
 
 HELP = 'Downscale images by a rescaling network; hcflow restore makes them large again.'
 EXAMPLES = """
@@ -17,12 +12,18 @@ hcflow downscale -i photo.jpg -o small/photo.png --weights experiments/demo_HCFl
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the subcommand."""
-    _batch.add_arguments(parser, formats=False)
+    _arguments.add_arguments(parser, formats=False)
 
 
 def run(args: argparse.Namespace) -> int:
     """Downscale all images to PNG files that carry what restoring needs."""
+    from . import _batch
     jobs = _batch.plan(args, '.png')
+
+    from hcflow_model.images.files import read_image_file, write_image
+    from hcflow_model.images.original import Sidecar
+    from hcflow_model.inference.upscaler import HCFlowRescaler
+    from hcflow_model.utils.memory import keep_freed_memory
     rescaler = HCFlowRescaler(args.weights, **_batch.constructor_arguments(args))
     keep_freed_memory(rescaler.device)
 

@@ -2,9 +2,7 @@
 import sys
 from pathlib import Path
 
-from hcflow_model.exploration.job import ExplorationJob
-
-from . import _batch
+from . import _arguments
 
 HELP = 'Look at the solution space of an LR image: samples, their spread, likelihood and latents, walks and edits.'
 EXAMPLES = """
@@ -40,11 +38,12 @@ def add_arguments(parser) -> None:
                         help='edited HR image: its latents, kept and normalized to each temperature, are decoded for '
                         'the LR image of -i and for its own (NAME_edit.png, NAME_edit_*.png)')
     parser.add_argument('--overwrite', action='store_true', help='replace what an earlier run wrote')
-    _batch.add_network_arguments(parser)
+    _arguments.add_network_arguments(parser)
 
 
 def run(args) -> int:
     """Do it; see the module docstring of exploration.py for what the words mean."""
+    from hcflow_model.exploration.job import ExplorationJob
     job = ExplorationJob(args)
     text = job.explore()
     sys.stdout.write(f'{text}\n\nwritten: {len(job.files)} files to {Path(args.output)}, {job.sheet_path} among them\n')

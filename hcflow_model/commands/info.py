@@ -4,9 +4,7 @@ import json
 import math
 import sys
 
-from hcflow_model.checkpoints.info import checkpoint_info, info_table
-
-from . import _batch
+from . import _arguments
 
 HELP = 'Show what a checkpoint holds: task, sizes, iteration, EMA, and whether its weights are sound.'
 EXAMPLES = """
@@ -20,12 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument('checkpoint', metavar='CHECKPOINT',
                         help="a checkpoint, ours or a released one, or an experiment's folder (its newest)")
-    _batch.add_param_key(parser)
+    _arguments.add_param_key(parser)
     parser.add_argument('--json', action='store_true', help='print JSON; numbers that are not finite become null')
 
 
 def run(args: argparse.Namespace) -> None:
     """Print the table, or JSON."""
+    from hcflow_model.checkpoints.info import checkpoint_info, info_table
     info = checkpoint_info(args.checkpoint, args.param_key)
     if not args.json:
         sys.stdout.write(info_table(info))

@@ -4,14 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-import yaml
-
 from hcflow_arch import InputError
-from hcflow_model.data.prepare import Settings, prepare
-from hcflow_model.data.prepare.dataset_block import GT_SIZE, dataset_block
-from hcflow_model.data.prepare.settings import write_whole
-from hcflow_model.data.prepare.sources import find_images
-from hcflow_model.images.files import silent_opencv
 
 HELP = 'Prepare training data: HR and bicubic LR images, sub-images, LMDBs.'
 EXAMPLES = """
@@ -48,10 +41,18 @@ def run(args: argparse.Namespace) -> int:
     if workers < 1:
         raise InputError(f'--workers is {workers}; it must be 1 or more.')
 
+    import yaml
+
+    from hcflow_model.data.prepare import Settings, prepare
+    from hcflow_model.data.prepare.dataset_block import GT_SIZE, dataset_block
+    from hcflow_model.data.prepare.settings import write_whole
+    from hcflow_model.data.prepare.sources import find_images
+    from hcflow_model.images.files import silent_opencv
     settings = Settings(args.scale, args.crop, args.step, args.thresh, args.hr_only, args.val)
     with silent_opencv():  # a broken image is named once, in the report
         prepared = prepare(find_images(source), out, settings, args.lmdb, workers, args.overwrite)
-    _report(prepared, out)
+    left_out = _report(prepared, out)
+    write_whole(out / LEFT_OUT_FILE, left_out.encode('utf-8', 'surrogateescape'))
     block = dataset_block(out, prepared.settings, prepared.sizes, prepared.lmdb)
     gt_size = block['datasets']['train']['gt_size']
     if gt_size < GT_SIZE:
@@ -85,4 +86,4 @@ def _report(prepared, out):
         sys.stderr.write(f'  {line}')
     if len(lines) > SHOWN:
         sys.stderr.write(f'  … all in {out / LEFT_OUT_FILE}\n')
-    write_whole(out / LEFT_OUT_FILE, ''.join(lines).encode('utf-8', 'surrogateescape'))
+    return ''.join(lines)

@@ -1,16 +1,7 @@
 """`hcflow restore`: the original size again of what `hcflow downscale` made small."""
 import argparse
 
-from tqdm import tqdm
-
-from hcflow_arch.checks import check_temperature
-from hcflow_model.images.files import as_depth, automatic_extension, check_format, read_image_file, write_image
-from hcflow_model.images.original import Sidecar, digest
-from hcflow_model.inference.draw import check_seed
-from hcflow_model.inference.upscaler import HCFlowRescaler
-from hcflow_model.utils.memory import keep_freed_memory
-
-from . import _batch
+from . import _arguments
 
 HELP = 'Restore images that hcflow downscale made small.'
 EXAMPLES = """
@@ -21,14 +12,24 @@ hcflow restore -i small/photo.png -o photo_restored.png --weights experiments/de
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the subcommand."""
-    _batch.add_arguments(parser)
+    _arguments.add_arguments(parser)
     parser.add_argument('--temperature', type=float, metavar='T', help="of the latents (default: the network's, 1)")
     parser.add_argument('--seed', type=int, default=0, metavar='S', help='of the noise (default: 0)')
 
 
 def run(args: argparse.Namespace) -> int:
     """Restore all images to the size, depth and channels that their PNG files name."""
+    from . import _batch
     jobs = _batch.plan(args)
+
+    from tqdm import tqdm
+
+    from hcflow_arch.checks import check_temperature
+    from hcflow_model.images.files import as_depth, automatic_extension, check_format, read_image_file, write_image
+    from hcflow_model.images.original import Sidecar, digest
+    from hcflow_model.inference.draw import check_seed
+    from hcflow_model.inference.upscaler import HCFlowRescaler
+    from hcflow_model.utils.memory import keep_freed_memory
     arguments = _batch.constructor_arguments(args)
     if args.temperature is not None:
         check_temperature('--temperature', args.temperature)

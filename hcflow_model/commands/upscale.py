@@ -3,18 +3,9 @@ import argparse
 import functools
 import sys
 
-import numpy as np
-import torch
-
 from hcflow_arch import InputError
-from hcflow_arch.checks import check_temperature
-from hcflow_model.images.files import automatic_extension, check_format, read_image_file, resize, write_image
-from hcflow_model.inference.draw import check_seed
-from hcflow_model.inference.upscaler import HCFlowUpscaler
-from hcflow_model.utils.devices import SLOW, has_bf16_instructions
-from hcflow_model.utils.memory import keep_freed_memory
 
-from . import _batch
+from . import _arguments
 
 HELP = 'Super-resolve an image or a folder of images.'
 EXAMPLES = """
@@ -27,7 +18,7 @@ hcflow upscale -i large.tif -o results --weights net_g_latest.pth --tile 128 --s
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the subcommand."""
-    _batch.add_arguments(parser)
+    _arguments.add_arguments(parser)
     parser.add_argument('--temperature', type=float, default=0.8, metavar='T',
                         help='0: the single best guess; up to 1: more texture, every sample another (default: 0.8)')
     parser.add_argument('-n', '--num_samples', type=int, default=1, metavar='N',
@@ -48,7 +39,18 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f'--num_samples is {args.num_samples}; it must be a whole number from 1.')
     if args.outscale is not None and not 0 < args.outscale <= 64:
         raise InputError(f'--outscale is {args.outscale:g}; it must be a number above 0, up to 64.')
+    from . import _batch
     jobs = _batch.plan(args)
+
+    import numpy as np
+    import torch
+
+    from hcflow_arch.checks import check_temperature
+    from hcflow_model.images.files import automatic_extension, check_format, read_image_file, resize, write_image
+    from hcflow_model.inference.draw import check_seed
+    from hcflow_model.inference.upscaler import HCFlowUpscaler
+    from hcflow_model.utils.devices import SLOW, has_bf16_instructions
+    from hcflow_model.utils.memory import keep_freed_memory
     arguments = _batch.constructor_arguments(args)
     check_temperature('--temperature', args.temperature)
     check_seed(args.seed, '--seed')

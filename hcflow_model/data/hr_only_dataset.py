@@ -5,7 +5,6 @@ from os import path as osp
 import numpy as np
 from basicsr.data.transforms import augment
 from basicsr.utils import FileClient, imfrombytes, img2tensor
-from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
 from hcflow_arch import InputError
@@ -13,7 +12,6 @@ from hcflow_arch import InputError
 from .listing import images_in_file, images_in_folder, images_in_lmdb
 
 
-@DATASET_REGISTRY.register()
 class HROnlyDataset(Dataset):
     """Reads HR images alone; HCFlowRescalingModel makes the bicubic LR images that guide it.
 

@@ -3,15 +3,16 @@
 Where a GPU is faster than the host that starts its kernels one by one, it waits for the host most of the time.
 """
 import functools
+import logging
 import threading
 from collections.abc import Callable, Sequence
 
 import torch
-from basicsr.utils import get_root_logger
 
 from hcflow_arch import HCFlowNet
 from hcflow_arch.features.feature_net import RegisteredFeatureNet
 
+LOGGER = logging.getLogger('basicsr')  # BasicSR's, which need not be there
 _RECORDING = threading.Lock()  # a process can record one graph at a time
 
 
@@ -128,7 +129,7 @@ class RepeatedDecode:
         except RuntimeError as error:
             self._records = False
             reason = str(error).strip().split('\n')[0]
-            get_root_logger().warning(f'Images are decoded without CUDA graphs, more slowly: {reason}.')
+            LOGGER.warning(f'Images are decoded without CUDA graphs, more slowly: {reason}.')
             return None
         self._pool = graph.pool()
         return graph

@@ -1,15 +1,16 @@
 """Whether an image fits into memory whole, and tiles by themselves where it does not."""
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from basicsr.utils import get_root_logger
 
 from hcflow_arch import HCFlowNet, InputError
 from hcflow_model.utils.memory import return_freed_memory
 
 from .tiling import DEFAULT_TILE, MIN_TILE
 
+LOGGER = logging.getLogger('basicsr')  # BasicSR's, which need not be there
 CGROUP = Path('/sys/fs/cgroup')  # version 2
 SHARE = 0.6  # of the free memory that an image may take by the estimate
 
@@ -54,8 +55,8 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def _say(size, tile, why):
-    get_root_logger().warning(f'An LR image of {size[0]}x{size[1]} does not fit into memory whole{why}: it goes '
-                              f'through the network in tiles of {tile}.')
+    LOGGER.warning(f'An LR image of {size[0]}x{size[1]} does not fit into memory whole{why}: it goes '
+                   f'through the network in tiles of {tile}.')
 
 
 def memory_needed(net: HCFlowNet, height: int, width: int) -> int:

@@ -12,7 +12,7 @@ from hcflow_arch.weights.safe_load import load_problem, weights_only
 from hcflow_model.metrics.lpips import check_lpips_available
 from hcflow_model.utils.registries import is_known
 
-from .hcflow_loss import check_vgg_layers
+from .image_loss import check_vgg_layers
 
 IMAGES = torch.zeros(2, 3, 16, 16)  # for trying losses
 

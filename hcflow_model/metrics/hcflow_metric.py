@@ -36,7 +36,9 @@ def metric(function: Callable | None = None, /, *, lower_is_better: bool = False
     """
     def register(function):
         function.lower_is_better, function.takes_float = lower_is_better, takes_float
-        return METRIC_REGISTRY.register()(function)
+        if function.__module__ != __name__:  # these are registered by the package
+            METRIC_REGISTRY.register(function)
+        return function
 
     return register if function is None else register(function)
 

@@ -5,7 +5,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hcflow_arch import InputError
 from hcflow_model.losses.build import build_train_loss
-from hcflow_model.losses.hcflow_loss import RelativisticGANLoss
+from hcflow_model.losses.image_loss import RelativisticGANLoss
 
 
 class Adversary:

@@ -4,7 +4,6 @@ from collections import OrderedDict
 import torch
 from basicsr.archs import build_network
 from basicsr.utils import get_root_logger
-from basicsr.utils.registry import MODEL_REGISTRY
 from torch.nn.parallel import DistributedDataParallel
 
 from hcflow_arch import InputError
@@ -27,7 +26,6 @@ from .update import Losses, average_weights, end_warm_up, gradients, update_gene
 from .update_guard import UpdateGuard, advice, describe
 
 
-@MODEL_REGISTRY.register()
 class HCFlowModel(ResumableModel):
     """Super-resolution with a flow (HCFlow).
 

@@ -1,7 +1,7 @@
 """Image rescaling in BasicSR: the network learns the downscaling whose upscaling restores the original."""
 import torch
 from basicsr.utils import tensor2img
-from basicsr.utils.registry import METRIC_REGISTRY, MODEL_REGISTRY
+from basicsr.utils.registry import METRIC_REGISTRY
 
 from hcflow_arch import InputError
 from hcflow_arch.checks import check_image, fit_to_scale
@@ -13,7 +13,6 @@ from .hcflow_model import HCFlowModel
 from .update import Losses
 
 
-@MODEL_REGISTRY.register()
 class HCFlowRescalingModel(HCFlowModel):
     """Downscaling and upscaling as one bijection (HCFlow, rescaling).
 

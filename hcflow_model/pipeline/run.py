@@ -17,7 +17,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from hcflow_arch.weights.safe_load import weights_only
 from hcflow_model.checkpoints.named import use_named
 from hcflow_model.options.check import check_checkpoints_exist, check_options, check_structure
-from hcflow_model.options.read import check_plain, read_option_file, safe_ordered_yaml
+from hcflow_model.options.read import check_plain, safe_ordered_yaml
 from hcflow_model.options.rules import check_registered
 from hcflow_model.utils.distributed import settle
 from hcflow_model.utils.plugins import load_plugins
@@ -30,19 +30,20 @@ from .sampler import EpochSampler
 from .stopping import signals_stop_training
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace, opt: dict) -> None:
     """Train or test, as the command line says.
 
     Args:
         args: `command`, 'train' or 'test', and BasicSR's arguments of these names: opt, launcher, auto_resume, debug,
             local_rank, force_yml.
+        opt: What is in the option file.
 
     Raises:
         InputError: What the user can mend.
         TrainingStopped: By a signal, after everything was saved.
     """
     is_train = args.command == 'train'
-    opt = apply_force_yml(args.force_yml or [], read_option_file(args.opt))
+    opt = apply_force_yml(args.force_yml or [], opt)
     check_plain(opt)
     load_plugins(opt.get('plugins'))
     check_structure(opt, is_train)

@@ -66,7 +66,7 @@ def test_upscale_a_folder(capsys):
 
 
 def test_upscale_in_mixed_precision(capsys, monkeypatch):
-    monkeypatch.setattr('hcflow_model.commands.upscale.has_bf16_instructions', lambda device: False)
+    monkeypatch.setattr('hcflow_model.utils.devices.has_bf16_instructions', lambda device: False)
     argv = ['upscale', '-i', str(LQ / 'cat.png'), '-w', 'sr.pth', '--temperature', '0', '--device', 'cpu']
     assert main([*argv, '-o', 'float32']) == 0
     assert 'bf16' not in capsys.readouterr().err

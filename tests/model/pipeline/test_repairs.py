@@ -1,4 +1,3 @@
-import subprocess
 import sys
 from collections import OrderedDict
 
@@ -9,22 +8,6 @@ from helpers import demo_options
 from hcflow_arch import InputError, basicsr_import
 from hcflow_model.options.read import read_option_file, safe_ordered_yaml
 from hcflow_model.pipeline.repairs import apply_force_yml, replaced
-
-
-@pytest.mark.slow
-def test_import_of_basicsr_is_repaired_by_ours():
-    """In a fresh process, the package first: as every option file's plugin does."""
-    code = ('import hcflow_arch, basicsr.data.degradations as d, torch; '
-            'assert d.rgb_to_grayscale(torch.ones(3, 2, 2)).shape == (1, 2, 2)')
-    subprocess.run([sys.executable, '-c', code], check=True)
-
-
-def test_repair_of_torchvision_leaves_a_module_that_is_there(monkeypatch):
-    name = 'torchvision.transforms.functional_tensor'
-    module = object()
-    monkeypatch.setitem(sys.modules, name, module)
-    basicsr_import.repair_torchvision_import()
-    assert sys.modules[name] is module
 
 
 def test_version_is_that_of_the_basicsr_that_would_be_imported(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import DATA, perturb, small_net, training_model
 
-from hcflow_model.commands import downscale, main, restore, upscale
+from hcflow_model.commands import main
 from hcflow_model.exploration import job as exploration_job
 from hcflow_model.inference import tile_size as tile_choice
 from hcflow_model.models import hcflow_model
@@ -77,7 +77,7 @@ def test_commands_keep_it(command, tmp_path, monkeypatch):
     for task in ('sr', 'rescaling'):
         torch.save({'params': perturb(small_net(4, task), 0.02).state_dict()}, f'{task}.pth')
     devices = []
-    for module in (upscale, downscale, restore, exploration_job):
+    for module in (freed_memory, exploration_job):
         monkeypatch.setattr(module, 'keep_freed_memory', devices.append)
     assert main(command.split()) == 0
     assert devices == [torch.device('cpu')]

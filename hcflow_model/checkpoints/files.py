@@ -91,6 +91,20 @@ def check_names_and_shapes(net: torch.nn.Module, state_dict: Mapping, path: str 
                      f'Match the network options (scale first of all) to the checkpoint{advice}.')
 
 
+def check_finite(state_dict: object, path: str | os.PathLike) -> None:
+    """Refuse weights with values that are NaN or infinite: nothing that is computed with them is finite.
+
+    Args:
+        state_dict: Tensors by name; what is no state dict passes.
+        path: Its file, for the message.
+    """
+    tensors = state_dict.items() if isinstance(state_dict, Mapping) else ()
+    bad = [name for name, value in tensors if torch.is_tensor(value) and not value.isfinite().all()]
+    if bad:
+        raise InputError(f'Checkpoint {path} has weights that are NaN or infinite in {len(bad)} tensors '
+                         f'({_first(bad)}); take an older one.')
+
+
 def check_task(net: torch.nn.Module, state_dict: Mapping, path: str | os.PathLike) -> None:
     """Refuse a rescaling checkpoint for super-resolution and the reverse: what they share means something else."""
     wanted, got = ('rescaling' if any(name.endswith('haar_weights') for name in names) else 'sr'
@@ -120,6 +134,8 @@ def set_random_states(states: Mapping) -> None:
     version, internal, gauss = states['python']
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = states['numpy']
+    if not 0 <= position <= len(keys):  # NumPy would read beyond them
+        raise ValueError(f'position {position}')
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(states['torch'])
     if torch.cuda.is_available() and len(states['cuda']) == torch.cuda.device_count():

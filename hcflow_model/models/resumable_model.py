@@ -1,17 +1,15 @@
 """What a model needs to be left running: whole checkpoints, states to go on from, an end when it is asked to stop."""
 import copy
 import signal
-from collections.abc import Mapping
 
-import torch
 import torch.distributed as dist
-from basicsr.models.base_model import BaseModel
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import master_only
 
-from hcflow_arch import HCFlowNet, InputError
+from hcflow_arch import HCFlowNet
 from hcflow_model.checkpoints import files as checkpoints
+from hcflow_model.checkpoints.training_state import restore, saved_random_states
 from hcflow_model.pipeline import stopping
 from hcflow_model.pipeline.sampler import EpochSampler
 
@@ -31,6 +29,7 @@ class ResumableModel(SRModel):
         key = 'bare state dict' if found_key is None else f'param key: [{found_key}]'
         logger.info(f'Loading {type(net).__name__} model from {load_path}, with {key}.')
         checkpoints.check_task(net, state_dict, load_path)
+        checkpoints.check_finite(state_dict, load_path)
         if strict:
             checkpoints.check_names_and_shapes(
                 net, state_dict, load_path, ', or load what fits of it by path.strict_load_g (or _d): false')
@@ -41,10 +40,17 @@ class ResumableModel(SRModel):
     # ---- saving ----
 
     def save(self, epoch, current_iter):
-        """Networks first, the state that needs them last. By all processes: the state holds the generators of all."""
+        """Networks first, the state that needs them last. By all processes: the state holds the generators of all.
+
+        Raises:
+            InputError: A weight is NaN or infinite: the checkpoints before it are the last good ones.
+        """
         nets, keys = [self.net_g], ['params']
         if hasattr(self, 'net_g_ema'):
             nets, keys = [self.net_g, self.net_g_ema], ['params', 'params_ema']
+        for net in [*nets, *([self.net_d] if getattr(self, 'adversary', None) else [])]:
+            checkpoints.check_finite(self.get_bare_model(net).state_dict(),
+                                     f'of iteration {self.last_iter}, which is not saved,')
         self.save_network(nets, 'net_g', current_iter, param_key=keys)
         if getattr(self, 'adversary', None):
             self.save_network(self.net_d, 'net_d', current_iter)
@@ -76,6 +82,7 @@ class ResumableModel(SRModel):
             'iter': current_iter,
             'optimizers': [optimizer.state_dict() for optimizer in self.optimizers],
             'schedulers': [scheduler.state_dict() for scheduler in self.schedulers],
+            'warmup_iter': self.opt['train'].get('warmup_iter', -1),
             'best_metric_results': getattr(self, 'best_metric_results', {}),
             'random_states': self._random_states,
         }
@@ -94,31 +101,10 @@ class ResumableModel(SRModel):
     # ---- resuming ----
 
     def resume_training(self, resume_state):
-        for name, parts in (('optimizers', self.optimizers), ('schedulers', self.schedulers)):
-            if len(resume_state[name]) != len(parts):
-                raise InputError(f'The training state of iteration {resume_state["iter"]} has '
-                                 f'{len(resume_state[name])} {name}, this training {len(parts)}: it was saved with '
-                                 'another set of networks. Use its option file, or start from its networks by '
-                                 'path.pretrain_network_g.')
-        saved = resume_state['optimizers']
-        for optimizer, content in zip(self.optimizers, saved, strict=True):
-            for group, saved_group in zip(optimizer.param_groups, content['param_groups'], strict=False):
-                # how Adam computes belongs to this machine; what it has learned is the state's
-                saved_group.update({key: group.get(key) for key in ('fused', 'foreach', 'capturable')})
-        try:
-            BaseModel.resume_training(self, resume_state)
-        except ValueError as error:  # torch's, of other numbers of parameters
-            raise InputError(f'The training state of iteration {resume_state["iter"]} does not fit the networks of '
-                             f'the option file: {error}.') from error
-        for optimizer in self.optimizers:
-            for parameter, state in optimizer.state.items():  # saved where weights may have another layout in memory,
-                for key, value in state.items():  # which a fused Adam does not take
-                    if torch.is_tensor(value) and value.shape == parameter.shape:
-                        state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        restore(self, resume_state)
         self.best_metric_results = resume_state.get('best_metric_results', {})
         self.epoch, self.last_iter = resume_state['epoch'], resume_state['iter']
-        states = resume_state.get('random_states', [])
-        states = [states] if isinstance(states, Mapping) else states
+        states = saved_random_states(resume_state)
         same_processes = len(states) == self.opt['world_size']  # else each draws from its own seed
         if same_processes:
             checkpoints.set_random_states(states[self.opt['rank']])

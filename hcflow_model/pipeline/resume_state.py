@@ -1,24 +1,33 @@
 """Which training state a run goes on from: BasicSR's `load_resume_state`, for any device and for broken files."""
+import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from hcflow_arch import InputError
 from hcflow_arch.weights.safe_load import load_file
+from hcflow_model.checkpoints.files import check_finite
+from hcflow_model.checkpoints.training_state import check_fits, is_count
+
+
+class _Chosen:
+    state = None  # what BasicSR was given: it reads epoch and iteration from it after the model is built
 
 
 def load_resume_state(opt: dict) -> dict | None:
     """In place of BasicSR's (train.py), which asks CUDA for its device before it looks whether there is one, and takes
     the newest state whether it can be read or not.
 
-    With `auto_resume` the newest state counts that can be read together with the networks it needs; newer ones are set
-    aside as `N.state.unusable` with one warning. States are loaded onto the CPU; optimizers move theirs to where the
-    parameters are.
+    With `auto_resume` the newest state counts that can be read together with the networks it needs, and that fits (see
+    :func:`build_model`); newer ones are set aside as `N.state.unusable` with one warning. States are loaded onto the
+    CPU; optimizers move theirs to where the parameters are.
 
     Raises:
         InputError: The state that is asked for cannot be used, or there are states but none that can; processes see
             different states.
     """
     from basicsr.utils import check_resume
+    _Chosen.state = None
     path = opt['path'].get('resume_state')
     if opt['auto_resume']:
         state, found = _newest_usable(opt)
@@ -36,17 +45,49 @@ def load_resume_state(opt: dict) -> dict | None:
                          'from its network by path.pretrain_network_g, under a new name, or remove train.gan_opt, '
                          'network_d and train.optim_d.')
     check_resume(opt, state['iter'])
+    _Chosen.state = state
     return state
 
 
-def _newest_usable(opt):
-    """(state, path) of the newest state that loads with its networks; (None, None) where there is no state at all."""
+def build_model(opt: dict):
+    """In place of BasicSR's (models/__init__.py) in training: with `auto_resume`, a state that does not fit the model
+    gives way to the newest one that does.
+
+    Raises:
+        InputError: The state that is asked for does not fit, or none does.
+    """
+    from basicsr.models import build_model
+    from basicsr.utils import check_resume
+    model, state = build_model(opt), _Chosen.state
+    if state is None:
+        return model
+    try:
+        check_fits(model, state)
+    except InputError:
+        if not opt['auto_resume']:
+            raise
+        older, path = _newest_usable(opt, functools.partial(check_fits, model))
+        _check_processes_agree(opt, older['iter'])
+        opt['path']['resume_state'] = str(path)
+        check_resume(opt, older['iter'])
+        state.clear()
+        state.update(older)
+        model = build_model(opt)
+    return model
+
+
+def _newest_usable(opt, check: Callable[[dict], None] = lambda state: None):
+    """(state, path) of the newest state that passes a check and loads with its networks; (None, None) where there is
+    no state at all."""
     folder = Path(opt['path']['training_states'])
     paths = sorted((path for path in folder.glob('*.state') if path.stem.isdigit()), key=lambda path: -int(path.stem))
     problems = []
     for path in paths:
         try:
             state = _read_state(path)
+            if state['iter'] != int(path.stem):
+                raise InputError(f'{path} is a state of iteration {state["iter"]}: it was renamed or is damaged.')
+            check(state)
             _check_networks(opt, path.stem)
         except InputError as error:
             problems.append(str(error))
@@ -72,7 +113,7 @@ def _read_state(path):
         raise InputError(f'{path} is not a training state of BasicSR: {", ".join(missing)} is missing.')
     for keys, kind, what in ((('iter', 'epoch'), int, 'whole number'), (('optimizers', 'schedulers'), list, 'list')):
         for key in keys:
-            if not isinstance(state[key], kind):
+            if not isinstance(state[key], kind) or (kind is int and not is_count(state[key])):
                 raise InputError(f'{path} is not a training state of BasicSR: its {key} is no {what}.')
     return state
 
@@ -87,7 +128,9 @@ def _check_networks(opt, stem):
     for network in [key for key in opt if key.startswith('network_') and key not in left_out]:
         label = f'net_{network.removeprefix("network_")}'
         if any(models.glob(f'{label}_*.pth')):
-            load_file(models / f'{label}_{stem}.pth')
+            path = models / f'{label}_{stem}.pth'
+            for weights in load_file(path).values():
+                check_finite(weights, path)
 
 
 def _check_processes_agree(opt, iteration):

@@ -16,6 +16,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 
 from hcflow_arch.weights.safe_load import weights_only
 from hcflow_model.checkpoints.named import use_named
+from hcflow_model.checkpoints.training_state import restore
 from hcflow_model.options.check import check_checkpoints_exist, check_options, check_structure
 from hcflow_model.options.read import check_plain, safe_ordered_yaml
 from hcflow_model.options.rules import check_registered
@@ -24,7 +25,7 @@ from hcflow_model.utils.plugins import load_plugins
 
 from .datasets import PrefetchGenerator, dataset_builder
 from .repairs import apply_force_yml, backends, init_dist, name_checkpoint, replaced, worker_init_fn
-from .resume_state import load_resume_state
+from .resume_state import build_model, load_resume_state
 from .run_folders import RunFolders, check_not_in_archive
 from .sampler import EpochSampler
 from .stopping import signals_stop_training
@@ -76,6 +77,8 @@ def run(args: argparse.Namespace, opt: dict) -> None:
             (basicsr.train, 'parse_options', parse_options),
             (basicsr.test, 'parse_options', parse_options),
             (basicsr.train, 'load_resume_state', load_resume_state),
+            (basicsr.train, 'build_model', build_model),
+            (BaseModel, 'resume_training', restore),
             (basicsr.train, 'mkdir_and_rename', folders.archive),
             (basicsr.utils.misc, 'mkdir_and_rename', folders.archive),
             (basicsr.train, 'copy_opt_file', folders.copy_option_file),

@@ -152,5 +152,5 @@ def advice(model, losses: list[str], current_iter: int) -> str:
             and not opt['path'].get('pretrain_network_g'):
         return ('HCFlow+ and HCFlow++ start from a trained HCFlow: train with nll_opt alone first and name its '
                 f'checkpoint in path.pretrain_network_g; or lower train.optim_g.lr ({lr:g}).')
-    return (f'Lower train.{optimizer}.lr ({lr:g}) and go on with --auto_resume; or raise train.warmup_iter, too, and start '
-            f'a new training from path.pretrain_network_{net}: {opt["path"]["models"]}/net_{net}_{current_iter}.pth.')
+    return (f'Lower train.{optimizer}.lr ({lr:g}) and go on with --auto_resume; or raise train.warmup_iter, too, and '
+            f'start anew from path.pretrain_network_{net}: {opt["path"]["models"]}/net_{net}_{current_iter}.pth.')

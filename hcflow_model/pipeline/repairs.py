@@ -9,13 +9,16 @@ import os
 import pickle
 import random
 import re
+import signal
 import subprocess
 from ast import literal_eval
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 
-from basicsr.utils import FileClient
+import numpy as np
+import torch
+from basicsr.utils import FileClient, dist_util
 
 from hcflow_arch import InputError
 from hcflow_arch.weights.safe_load import unsafe_checkpoint
@@ -44,16 +47,19 @@ def replaced(replacements: Iterable[tuple[object, str, object]]) -> Iterator[Non
 
 
 def worker_init_fn(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
-    """BasicSR's `worker_init_fn` (data/__init__.py) in processes that load data, which signals are not for: they reach
-    the whole process group, and training needs its data to finish an iteration and save."""
-    import signal
+    """BasicSR's `worker_init_fn` (data/__init__.py) for a process that loads data.
 
-    import numpy as np
+    It ignores signals: they reach the whole process group, and training needs its data to finish an iteration and save.
+    BasicSR seeds Python and NumPy by numbers that stay the same, so workers, which start in every epoch, would repeat
+    its crops and flips. PyTorch's seed differs in every epoch and worker.
+    """
     FileClient._backends = backends()  # a worker that was not forked has BasicSR's own
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, signal.SIG_IGN)
-    np.random.seed(num_workers * rank + worker_id + seed)
-    random.seed(num_workers * rank + worker_id + seed)
+    words = np.random.SeedSequence([torch.initial_seed(), rank, seed]).generate_state(4, np.uint64)
+    random.seed(int(words[0]))
+    np.random.seed(words[1:3].view(np.uint32))
+    torch.manual_seed(int(words[3]))
 
 
 def backends() -> dict[str, type]:
@@ -115,8 +121,6 @@ def init_dist(launcher: str, backend: str = 'nccl', **kwargs) -> None:
 
     BasicSR divides by the number of GPUs.
     """
-    import torch
-    from basicsr.utils import dist_util
     missing = [name for name in LAUNCHED_WITH.get(launcher, ()) if name not in os.environ]
     if missing:
         command = {'pytorch': 'torchrun --nproc_per_node=N $(which basicsr) train -opt FILE', 'slurm': 'srun'}[launcher]

@@ -66,6 +66,8 @@ def run(args: argparse.Namespace, opt: dict) -> None:
         return opt, basicsr_args
 
     build_dataset = dataset_builder(whole_pairs=not getattr(model, 'skips_broken_pairs', False))
+    if 'forkserver' in multiprocessing.get_all_start_methods():  # its workers import nothing anew
+        multiprocessing.set_forkserver_preload([worker_init_fn.__module__])
     with ExitStack() as stack:
         stack.callback(settle)
         stack.callback(_end_training)

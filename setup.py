@@ -13,7 +13,9 @@ setup(
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    packages=find_packages(include=['hcflow_arch*', 'hcflow_model*']),
+    packages=[*find_packages(include=['hcflow_arch*', 'hcflow_model*']), 'hcflow_model.recipes'],
+    package_dir={'hcflow_model.recipes': 'options'},
+    package_data={'hcflow_model.recipes': ['*.yml'], 'hcflow_model': ['weights_data/*']},
     python_requires='>=3.10',
     install_requires=[
         'basicsr==1.4.2; python_version < "3.13"',

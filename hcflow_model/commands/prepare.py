@@ -9,6 +9,7 @@ from hcflow_arch import InputError
 HELP = 'Prepare training data: HR and bicubic LR images, sub-images, LMDBs.'
 EXAMPLES = """
 hcflow prepare -i photos -o datasets/photos --scale 4 --crop 480 --step 240 --lmdb --val 10
+hcflow prepare -i photos -o datasets/photos --crop 480 --lmdb --recipe train_HCFlow_x4_fast --options my_x4.yml
 hcflow prepare -i photos -o datasets/photos_hr --scale 4 --crop 480 --hr_only
 hcflow prepare -i DF2K-tr.pklv4 -o datasets/DF2K --scale 4 --lmdb
 """
@@ -29,12 +30,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--hr_only', action='store_true', help='no LR images: for rescaling')
     parser.add_argument('--val', type=int, default=0, metavar='N', help='keep N images, whole, for validation')
     parser.add_argument('--lmdb', action='store_true', help='also pack the training images into LMDBs')
+    parser.add_argument('--recipe', metavar='NAME', help='with --options: the recipe to take; hcflow recipe lists them')
+    parser.add_argument('--options', metavar='FILE',
+                        help='write a whole option file: the recipe for this data, named as the file')
     parser.add_argument('--workers', type=int, metavar='N', help='processes (default: one per CPU core)')
     parser.add_argument('--overwrite', action='store_true', help='make everything again')
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prepare, report to the error output, print the block for an option file. 1 where images were left out."""
+    """Prepare, report to the error output, print the block for an option file or write one. 1 where images were left
+    out."""
     source, out = Path(args.input), Path(args.output)
     _check_places(source, out)
     workers = _num_cores() if args.workers is None else args.workers
@@ -44,24 +49,59 @@ def run(args: argparse.Namespace) -> int:
     import yaml
 
     from hcflow_model.data.prepare import Settings, prepare
-    from hcflow_model.data.prepare.dataset_block import GT_SIZE, dataset_block
+    from hcflow_model.data.prepare.dataset_block import PAPER, dataset_block
     from hcflow_model.data.prepare.settings import write_whole
     from hcflow_model.data.prepare.sources import find_images
     from hcflow_model.images.files import silent_opencv
+    from hcflow_model.options.recipes import recipe_for_data
     settings = Settings(args.scale, args.crop, args.step, args.thresh, args.hr_only, args.val)
+    recipe = _recipe(args)
     with silent_opencv():  # a broken image is named once, in the report
         prepared = prepare(find_images(source), out, settings, args.lmdb, workers, args.overwrite)
     left_out = _report(prepared, out)
     write_whole(out / LEFT_OUT_FILE, left_out.encode('utf-8', 'surrogateescape'))
-    block = dataset_block(out, prepared.settings, prepared.sizes, prepared.lmdb)
-    gt_size = block['datasets']['train']['gt_size']
-    if gt_size < GT_SIZE:
-        sys.stderr.write(f'gt_size is {gt_size}, not {GT_SIZE}: the smallest training image allows no more'
+    block = dataset_block(out, prepared.settings, prepared.sizes, prepared.lmdb, recipe)
+    gt_size, wanted = block['datasets']['train']['gt_size'], (recipe or PAPER)['gt_size']
+    if gt_size < wanted:
+        sys.stderr.write(f'gt_size is {gt_size}, not {wanted}: the smallest training image allows no more'
                          f'{"; --crop would leave out what is smaller" if args.crop is None else ""}\n')
-    sys.stderr.write('for the option file, in place of its datasets:\n')
-    sys.stderr.flush()
-    sys.stdout.write(yaml.safe_dump(block, sort_keys=False, allow_unicode=True))
+    if recipe:
+        file = Path(args.options)
+        _write_new(file, recipe_for_data(args.recipe, file.stem, block['datasets']))
+        sys.stderr.write(f'option file: {file} (basicsr train -opt {file})\n')
+    else:
+        sys.stderr.write('for the option file, in place of its datasets:\n')
+        sys.stderr.flush()
+        sys.stdout.write(yaml.safe_dump(block, sort_keys=False, allow_unicode=True))
     return 1 if prepared.left_out else 0
+
+
+def _recipe(args):
+    """`datasets.train` of --recipe, after looking at what can be known before the work. None: it was not given."""
+    if args.options is None and args.recipe is None:
+        return None
+    if args.options is None or args.recipe is None:
+        raise InputError('--recipe NAME and --options FILE go together: the recipe to take, and the file to write.')
+    from hcflow_model.options.recipes import training_recipe
+    from hcflow_model.options.rules import check_file_name
+    check_file_name('--options', Path(args.options).stem)
+    return training_recipe(args.recipe, args.scale, args.hr_only)['datasets']['train']
+
+
+def _write_new(file, text):
+    """Never over a file that somebody may have changed since."""
+    from hcflow_model.utils.files import open_regular, write_bytes
+    try:
+        with open_regular(file) as there:
+            same = there.read() == text.encode()
+    except FileNotFoundError:
+        write_bytes(file, text.encode())
+        return
+    except OSError as error:
+        raise InputError(f'--options {file} cannot be read: {error.strerror}.') from error
+    if not same:
+        raise InputError(f'--options {file} is there and holds something else, so it is left as it is; the data is '
+                         'prepared. Give another name.')
 
 
 def _num_cores():

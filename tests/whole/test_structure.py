@@ -167,7 +167,7 @@ def test_files_hold_one_idea():
 @pytest.mark.slow
 def test_a_wheel_holds_every_file(tmp_path):
     """What `pip install .` would install, built in a copy, so that nothing is left in the checkout."""
-    for name in ('hcflow_arch', 'hcflow_model'):
+    for name in ('hcflow_arch', 'hcflow_model', 'options'):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns('__pycache__'))
     for name in ('setup.py', 'README.md', 'LICENSE', 'pyproject.toml'):
         shutil.copy(ROOT / name, tmp_path)
@@ -176,5 +176,8 @@ def test_a_wheel_holds_every_file(tmp_path):
     assert done.returncode == 0, done.stderr
     [wheel] = (tmp_path / 'wheels').glob('*.whl')
     held = {name for name in zipfile.ZipFile(wheel).namelist() if '.dist-info/' not in name}
-    assert held == {str(path.relative_to(ROOT)) for package in ('hcflow_arch', 'hcflow_model')
-                    for path in files(package)}
+    recipes = {f'hcflow_model/recipes/{path.name}' for path in (ROOT / 'options').glob('*.yml')}
+    weights = {str(path.relative_to(ROOT)) for path in (ROOT / 'hcflow_model' / 'weights_data').glob('*')}
+    assert len(recipes) > 10
+    assert held == recipes | weights | {str(path.relative_to(ROOT)) for package in ('hcflow_arch', 'hcflow_model')
+                                        for path in files(package)}

@@ -4,11 +4,13 @@ from pathlib import Path
 
 from .settings import Settings
 
-GT_SIZE, BATCH_SIZE = 160, 16  # of the paper's recipes
+PAPER = {'gt_size': 160, 'use_hflip': True, 'num_worker_per_gpu': 6, 'batch_size_per_gpu': 16,
+         'dataset_enlarge_ratio': 1}  # of its recipes
 DISCRIMINATOR_STEP = 32  # patches of GAN training are a multiple of it
 
 
-def dataset_block(out: Path, settings: Settings, sizes: dict[str, dict[str, tuple[int, int]]], lmdb: bool) -> dict:
+def dataset_block(out: Path, settings: Settings, sizes: dict[str, dict[str, tuple[int, int]]], lmdb: bool,
+                  recipe: dict | None = None) -> dict:
     """Options that train on the data, ready for `yaml.safe_dump`.
 
     Args:
@@ -16,18 +18,23 @@ def dataset_block(out: Path, settings: Settings, sizes: dict[str, dict[str, tupl
         settings: What was asked for.
         sizes: {folder: {file name without ending: (height, width)}}.
         lmdb: Train from the LMDBs.
+        recipe: `datasets.train` of an option file, whose patches, flips, batches and loader are kept as far as the data
+            allows. Default: None, the paper's.
 
     Returns:
         {'datasets': {'train': …, 'val': …}}; without val where no images were kept for it.
     """
     name = out.resolve().name
+    place = _place(out, settings, 'train', lmdb)
     train_sizes = sizes[settings.folders('train')[0]]
+    kept = recipe or {**PAPER, 'use_rot': settings.hr_only}
+    order = ('gt_size', 'use_hflip', 'use_rot')
+    kept = {key: kept[key] for key in (*order, *kept) if key not in ('name', 'meta_info_file', 'filename_tmpl', *place)}
     train = {
-        'name': name, **_place(out, settings, 'train', lmdb),
-        'gt_size': _patch_size(min(map(min, train_sizes.values())), settings.scale),
-        'use_hflip': True, 'use_rot': settings.hr_only,  # as in the paper's recipes
-        'num_worker_per_gpu': 6, 'batch_size_per_gpu': BATCH_SIZE,
-        'dataset_enlarge_ratio': math.ceil(BATCH_SIZE / len(train_sizes)),  # 1, or a batch at least
+        'name': name, **place, **kept, 'gt_size': _patch_size(min(map(min, train_sizes.values())), settings.scale,
+                                                              kept['gt_size']),
+        'dataset_enlarge_ratio': max(math.ceil(kept['batch_size_per_gpu'] / len(train_sizes)),  # a batch at least
+                                     kept['dataset_enlarge_ratio']),
     }
     datasets = {'train': train}
     if sizes.get(settings.folders('val')[0]):
@@ -43,8 +50,8 @@ def _place(out, settings, part, lmdb):
             'io_backend': {'type': 'lmdb' if lmdb else 'disk'}}
 
 
-def _patch_size(smallest, scale):
-    if smallest >= GT_SIZE:
-        return GT_SIZE
+def _patch_size(smallest, scale, wanted):
+    if smallest >= wanted:
+        return wanted
     step = DISCRIMINATOR_STEP if smallest >= DISCRIMINATOR_STEP else scale
     return smallest // step * step

@@ -6,7 +6,7 @@ import sys
 from importlib import metadata
 
 from hcflow_arch.basicsr_import import basicsr_version
-from hcflow_model.options.read import read_option_file
+from hcflow_model.options.read import parse_option_text, read_option_text
 from hcflow_model.pipeline.stopping import TrainingStopped
 from hcflow_model.utils.errors import input_error
 from hcflow_model.utils.plugins import installed_plugins
@@ -21,9 +21,10 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.write(versions() if args.version else parser.format_help())
         return 0
     try:
-        opt = read_option_file(args.opt)
+        text = read_option_text(args.opt)
+        opt = parse_option_text(text, args.opt, args.force_yml or [])
         from hcflow_model.pipeline.run import run  # here: --help and wrong arguments do not wait for it
-        run(args, opt)
+        run(args, opt, text)
     except TrainingStopped as stop:
         _say(stop.message)
         return stop.code

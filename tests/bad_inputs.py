@@ -57,9 +57,14 @@ LAUGHS = 'a0: &a0 [x, x, x, x, x, x, x, x, x]\n' + ''.join(
     f'a{i}: &a{i} [{", ".join([f"*a{i - 1}"] * 9)}]\n' for i in range(1, 10))
 
 FILES = [
-    ('aliases without end', {}, 'aliases (*name) expand to more than', [], _yaml(LAUGHS)),
-    ('an alias of itself', {}, 'an alias (*name) lies within what it names', [], _yaml('a: &a [*a]')),
+    ('aliases without end', {}, 'an alias (*name) lies in a block that has an anchor', [], _yaml(LAUGHS)),
+    ('an alias of itself', {}, 'an alias (*name) lies in a block that has an anchor', [], _yaml('a: &a [*a]')),
     ('deep nesting', {}, 'nest deeper than', [], _yaml('a: ' + '[' * 200 + ']' * 200)),
+    ('a number without end', {}, 'a number of more than 100 digits', [], _yaml(f'scale: {"9" * 100_000}')),
+    ('a number of base 60', {}, 'a number of more than 100 digits', [], _yaml('scale: 1' + ':1' * 50_000)),
+    ('a number of base 16', {}, 'a number of more than 100 digits', [], _yaml(f'scale: 0x{"f" * 100_000}')),
+    ('a number too large', {'network_g.scale': 16 ** 99}, 'whole numbers of options go up to'),
+    ('a number without end on the command line', {}, 'is not a plain value', ['--force_yml', f'scale={"9" * 5000}']),
     ('a key twice', {}, "the key 'scale' stands twice", [], _yaml('name: a\nscale: 4\nscale: 2\n')),
     ('a key that is a number', {}, 'the key 5 is no text', [], _yaml('5: a')),
     ('a key that is a list', {}, 'is no text', [], _yaml('? [1]\n: 2')),

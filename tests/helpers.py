@@ -3,6 +3,7 @@ import copy
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -266,6 +267,12 @@ def write_random_vgg(folder):
     path.parent.mkdir(parents=True)
     torch.save(weights, path)
     return path
+
+
+def command_line(command='train', **flags):
+    """Arguments of the `basicsr` command."""
+    return SimpleNamespace(**{'command': command, 'opt': 'opt.yml', 'launcher': 'none', 'auto_resume': False,
+                              'debug': False, 'force_yml': None, **flags})
 
 
 REMOVED = ...  # a value that deepcopy keeps

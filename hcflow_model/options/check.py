@@ -1,6 +1,5 @@
 """Option files are checked before anything is made: every mistake is one error that names the key and the way out."""
 import importlib.util
-import re
 from pathlib import Path
 
 import torch
@@ -100,8 +99,7 @@ def _check_phases(datasets, phases):
 
 
 def check_options(opt: dict) -> None:
-    """Check parsed options: types, names, and for HCFlow models every key of their blocks."""
-    _check_number_texts(opt, '')
+    """Check options that `pipeline.parsing` has completed: types, names, and for HCFlow models every key."""
     check_registered('model_type', opt['model_type'], MODEL_REGISTRY)
     num_gpu = opt['num_gpu']  # with a launcher that of all processes, of which each may see but one
     if num_gpu != 'auto' and num_gpu > torch.cuda.device_count() and not opt.get('dist'):
@@ -143,16 +141,3 @@ def check_checkpoints_exist(opt: dict) -> None:
                              'experiments/NAME/models/net_g_latest.pth.')
         if not Path(path).is_file():
             raise InputError(f"'path.{key}': checkpoint {path} does not exist (looked from {Path.cwd()}).")
-
-
-def _check_number_texts(value: object, name: str) -> None:
-    """`lr: 1e-4` is text in YAML 1.1; BasicSR would hand it on as such."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            _check_number_texts(inner, f'{name}.{key}' if name else str(key))
-    elif isinstance(value, list):
-        for inner in value:
-            _check_number_texts(inner, name)
-    elif isinstance(value, str) and re.fullmatch(r'[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+', value):
-        raise InputError(f"'{name}' is the text {value!r}; YAML reads it as a number only with a dot and a sign. "
-                         f'Write !!float {value}.')

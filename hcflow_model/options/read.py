@@ -1,49 +1,42 @@
 """Reading option files without trusting them: nothing in one can run code, or grow without bound."""
 import math
 import os
+import re
+from ast import literal_eval
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import yaml
 
 from hcflow_arch import InputError
 
-MAX_BYTES = 1_000_000  # option files have a few thousand
-MAX_VALUES = 100_000
+MAX_BYTES = 200_000  # option files have a few thousand
+MAX_ALIASES = 100
 MAX_DEPTH = 50
+MAX_DIGITS = 100
 MAX_INT = 2 ** 53  # beyond it PyTorch and floats take no whole numbers
+BaseLoader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
+YAMLError = yaml.constructor.ConstructorError
 
 
-def safe_ordered_yaml() -> tuple[type, type]:
-    """BasicSR's `ordered_yaml` (utils/options.py) with PyYAML's safe loader: its own can construct any object.
-
-    The loader also refuses what BasicSR would take silently or stop at: keys that stand twice or are no text, and
-    aliases that nest (a few lines of them expand to billions of values). Every alias is a block of its own: BasicSR
-    pops keys out of blocks, and what one place popped the other would miss.
-    """
-    class Loader(getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):
-        def __init__(self, stream):
-            text = stream.read() if hasattr(stream, 'read') else stream
-            _check_depth(text)
-            super().__init__(text)
-
-        def get_single_node(self):
-            node = super().get_single_node()
-            if node is not None:
-                _measure(node, {}, 0)
-            return node
-
-        def get_single_data(self):
-            return _copy(super().get_single_data())
-
-    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
-    return Loader, getattr(yaml, 'CSafeDumper', yaml.SafeDumper)
+class Loader(BaseLoader):
+    """PyYAML's safe loader; it also refuses keys that are given twice or are no text, and endless numbers."""
 
 
-def read_option_file(path: str) -> dict:
-    """Read an option file by the safe loader.
+def read_option_file(path: str, force_yml: Sequence[str] = ()) -> dict:
+    """Options of a file, with those of `--force_yml` in their place.
 
     Raises:
-        InputError: The file is missing, unreadable, no YAML, or no option file.
+        InputError: The file is missing, unreadable, no YAML, or no option file; a value that no option has.
+    """
+    return parse_option_text(read_option_text(path), path, force_yml)
+
+
+def read_option_text(path: str) -> str:
+    """The text of an option file.
+
+    Raises:
+        InputError: It is missing, unreadable, or too large.
     """
     if os.path.exists(path) and not os.path.isfile(path):  # a folder, or a device that never ends
         raise InputError(f'Option file {path} cannot be read: it is no file.')
@@ -55,19 +48,28 @@ def read_option_file(path: str) -> dict:
         raise InputError(f'Option file {path} cannot be read: {reason}.') from error
     if len(text) > MAX_BYTES:
         raise InputError(f'Option file {path} has more than {MAX_BYTES} characters; it is no option file.')
+    return text
+
+
+def parse_option_text(text: str, path: str, force_yml: Sequence[str] = ()) -> dict:
+    """Options from the text of a file. `path` is named in errors. See :func:`read_option_file`."""
     try:
-        opt = yaml.load(text, Loader=safe_ordered_yaml()[0])
+        _check_events(text)
+        opt = _copy(yaml.load(text, Loader=Loader))
     except yaml.YAMLError as error:
         raise InputError(f'Option file {path} is not valid YAML: {" ".join(str(error).split())}') from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:  # PyYAML lets them out: `!!int x`, 2021-13-01
         raise InputError(f'Option file {path} is not valid YAML: a value does not fit its type ({error}).') from error
     if not isinstance(opt, dict):
         raise InputError(f'Option file {path} holds no options; it must be a YAML mapping (name: …, model_type: …).')
+    for entry in force_yml:
+        _force(opt, entry)
+    check_values(opt)
     return opt
 
 
-def check_plain(value: object, name: str = '') -> None:
-    """Refuse option values that no option has: dates, sets, bytes, nan and infinity.
+def check_values(value: object, name: str = '') -> None:
+    """Refuse values that no option has: dates, sets, bytes, nan and infinity, and numbers that YAML reads as text.
 
     Args:
         value: Options, or one of them.
@@ -75,69 +77,100 @@ def check_plain(value: object, name: str = '') -> None:
     """
     if isinstance(value, dict):
         for key, inner in value.items():
-            check_plain(inner, f'{name}.{key}' if name else str(key))
+            check_values(inner, f'{name}.{key}' if name else str(key))
     elif isinstance(value, list):
         for inner in value:
-            check_plain(inner, name)
+            check_values(inner, name)
     elif isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"'{name}' is {value!r}; it must be a finite number.")
     elif isinstance(value, int) and abs(value) > MAX_INT:
         raise InputError(f"'{name}' is {value}; whole numbers of options go up to {MAX_INT}.")
+    elif isinstance(value, str) and re.fullmatch(r'[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+', value):
+        raise InputError(f"'{name}' is the text {value!r}; YAML reads it as a number only with a dot and a sign. "
+                         f'Write !!float {value}.')
     elif not (value is None or isinstance(value, (str, int, float))):
         raise InputError(f"'{name}' is {value!r}; YAML reads it as a {type(value).__name__}. Put it in quotes if it is "
                          'meant as text.')
 
 
-def _construct_mapping(loader, node):
-    mapping = OrderedDict()
-    for (key_node, _), (key, value) in zip(node.value, loader.construct_pairs(node), strict=True):
-        if not isinstance(key, str):
-            raise yaml.constructor.ConstructorError(
-                None, None, f'the key {key!r} is no text; put it in quotes', key_node.start_mark)
-        if key in mapping:
-            raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' stands twice", key_node.start_mark)
-        mapping[key] = value
-    return mapping
+def _force(opt, entry):
+    """Apply 'key:key=value'. BasicSR (utils/options.py) hands keys to `exec` and lists to `eval`."""
+    match = re.fullmatch(r'\s*([\w-]+(?::[\w-]+)*)\s*=([^=]*)', entry)
+    if not match:
+        raise InputError(f"--force_yml takes 'key:key=value', such as train:ema_decay=0.999; got {entry!r}.")
+    *parents, key = match.group(1).split(':')
+    for parent in parents:
+        opt = opt.get(parent) if isinstance(opt, dict) else None
+        if not isinstance(opt, dict):
+            raise InputError(f'--force_yml {entry!r}: the option file has no block {parent!r}.')
+    text = match.group(2).strip()
+    try:
+        opt[key] = _plain_value(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:  # the last two: brackets without end
+        raise InputError(f'--force_yml {entry!r}: {text} is not a plain value: a number, a word, or a list of '
+                         'literals.') from error
+
+
+def _plain_value(text):
+    """As BasicSR reads it, to which -1 is text, though."""
+    words = {'~': None, 'none': None, 'true': True, 'false': False}
+    if text.lower() in words:
+        return words[text.lower()]
+    if text.startswith('!!float'):
+        return float(text.removeprefix('!!float'))
+    number = re.fullmatch(r'-?([0-9]+(\.[0-9]*)?|\.[0-9]+)', text)
+    if number:
+        return float(text) if '.' in text else int(text)
+    return literal_eval(text) if text.startswith('[') else text
+
+
+def _check_events(text):
+    """Refuse what nests too deep for a loader that calls itself for every level, and aliases that multiply."""
+    depth = anchored = aliases = 0  # anchored: the depth at which a block with an anchor began
+    for event in yaml.parse(text, Loader=BaseLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            anchored = anchored or (depth if event.anchor else 0)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchored = 0 if depth == anchored else anchored
+            depth -= 1
+        elif isinstance(event, yaml.AliasEvent):
+            aliases += 1
+            if anchored:
+                raise YAMLError(None, None, 'an alias (*name) lies in a block that has an anchor (&name); write the '
+                                'block out', event.start_mark)
+        if depth > MAX_DEPTH or aliases > MAX_ALIASES:
+            what = f'blocks nest deeper than {MAX_DEPTH}' if depth > MAX_DEPTH else f'more than {MAX_ALIASES} aliases'
+            raise YAMLError(None, None, what, event.start_mark)
 
 
 def _copy(value):
+    """Every alias becomes a block of its own: BasicSR pops keys, and what one place popped the other would miss."""
     if isinstance(value, dict):
         return OrderedDict((key, _copy(inner)) for key, inner in value.items())
     return [_copy(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _check_depth(text):
-    """Refuse what nests too deep before the loader, which calls itself for every level, can run out of stack."""
-    depth = 0
-    for event in yaml.parse(text, Loader=getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > MAX_DEPTH:
-            raise yaml.composer.ComposerError(None, None, f'blocks nest deeper than {MAX_DEPTH}', event.start_mark)
+def _construct_mapping(loader, node):
+    mapping = OrderedDict()
+    for (key_node, _), (key, value) in zip(node.value, loader.construct_pairs(node, deep=True), strict=True):
+        if not isinstance(key, str):
+            raise YAMLError(None, None, f'the key {key!r} is no text; put it in quotes', key_node.start_mark)
+        if key in mapping:
+            raise YAMLError(None, None, f"the key '{key}' stands twice", key_node.start_mark)
+        mapping[key] = value
+    return mapping
 
 
-def _measure(node, known, depth):
-    """Number of values and depth of a node with its aliases expanded; refuses too many, too deep and endless ones."""
-    if id(node) in known:
-        if known[id(node)] is None:
-            raise yaml.composer.ComposerError(None, None, 'an alias (*name) lies within what it names',
-                                              node.start_mark)
-        return known[id(node)]
-    known[id(node)] = None
-    size, height = 1, 0
-    if not isinstance(node, yaml.ScalarNode):
-        children = node.value
-        if isinstance(node, yaml.MappingNode):
-            children = [child for pair in children for child in pair]
-        for child in children:
-            child_size, child_height = _measure(child, known, depth + 1) if depth < MAX_DEPTH else (0, MAX_DEPTH)
-            size, height = size + child_size, max(height, child_height + 1)
-            if size > MAX_VALUES:
-                raise yaml.composer.ComposerError(
-                    None, None, f'aliases (*name) expand to more than {MAX_VALUES} values', node.start_mark)
-            if height > MAX_DEPTH:
-                raise yaml.composer.ComposerError(None, None, f'blocks nest deeper than {MAX_DEPTH}', node.start_mark)
-    known[id(node)] = size, height
-    return size, height
+def _construct_number(construct):
+    def checked(loader, node):
+        if isinstance(node.value, str) and len(node.value) > MAX_DIGITS:  # 1:1:1:… is a number, too, of base 60
+            raise YAMLError(None, None, f'a number of more than {MAX_DIGITS} digits', node.start_mark)
+        return construct(loader, node)
+    return checked
+
+
+Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
+for _name in ('int', 'float'):
+    Loader.add_constructor(f'tag:yaml.org,2002:{_name}', _construct_number(BaseLoader.yaml_constructors[
+        f'tag:yaml.org,2002:{_name}']))

@@ -8,13 +8,10 @@ import functools
 import os
 import pickle
 import random
-import re
 import signal
 import subprocess
-from ast import literal_eval
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 
 import numpy as np
 import torch
@@ -63,8 +60,10 @@ def worker_init_fn(worker_id: int, num_workers: int, rank: int, seed: int) -> No
 
 
 def backends() -> dict[str, type]:
-    """BasicSR's backends of `io_backend`, with that for LMDBs which datasets of one process share."""
-    return {**FileClient._backends, 'lmdb': LmdbBackend}
+    """BasicSR's backends of `io_backend`, with that for LMDBs which datasets of one process share, and without that for
+    memcached, which imports a module from a folder that an option names."""
+    return {kind: backend for kind, backend in FileClient._backends.items() if kind != 'memcached'} | {
+        'lmdb': LmdbBackend}
 
 
 def name_checkpoint(load_network: Callable) -> Callable:
@@ -79,41 +78,6 @@ def name_checkpoint(load_network: Callable) -> Callable:
             reason = f'{type(error).__name__}: {error}'[:300]
             raise InputError(f'Checkpoint {load_path} does not fit {type(net).__name__} ({reason}).') from error
     return load
-
-
-def apply_force_yml(entries: list[str], opt: dict) -> dict:
-    """The options with `--force_yml` applied, after refusing what BasicSR (utils/options.py) would run as code.
-
-    BasicSR hands keys to `exec` and lists to `eval`; only plain names and literals may get there.
-
-    Args:
-        entries: 'key:key=value', as on the command line.
-        opt: The options as read from the file; the keys must lead to a block in it. Not changed.
-
-    Raises:
-        InputError: Not of that form, or a value that is not plain.
-    """
-    from basicsr.utils.options import _postprocess_yml_value
-    opt = deepcopy(opt)
-    for entry in entries:
-        match = re.fullmatch(r'\s*([\w-]+(?::[\w-]+)*)\s*=([^=]*)', entry)
-        if not match:
-            raise InputError(f"--force_yml takes 'key:key=value', such as train:ema_decay=0.999; got {entry!r}.")
-        *parents, key = match.group(1).split(':')
-        block = opt
-        for parent in parents:
-            block = block.get(parent) if isinstance(block, dict) else None
-            if not isinstance(block, dict):
-                raise InputError(f'--force_yml {entry!r}: the option file has no block {parent!r}.')
-        value = match.group(2).strip()
-        try:
-            if value.startswith('['):
-                literal_eval(value)
-            block[key] = _postprocess_yml_value(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:  # the last two: brackets without end
-            raise InputError(f'--force_yml {entry!r}: {value} is not a plain value: a number, a word, or a list of '
-                             'literals.') from error
-    return opt
 
 
 def init_dist(launcher: str, backend: str = 'nccl', **kwargs) -> None:

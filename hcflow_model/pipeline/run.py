@@ -3,13 +3,11 @@ import argparse
 import multiprocessing
 import os
 import signal
-import sys
 from contextlib import ExitStack
 
 import basicsr.data
 import basicsr.test
 import basicsr.train
-import basicsr.utils.options
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import FileClient
 from basicsr.utils.registry import MODEL_REGISTRY
@@ -18,53 +16,41 @@ from hcflow_arch.weights.safe_load import weights_only
 from hcflow_model.checkpoints.named import use_named
 from hcflow_model.checkpoints.training_state import restore
 from hcflow_model.options.check import check_checkpoints_exist, check_options, check_structure
-from hcflow_model.options.read import check_plain, safe_ordered_yaml
-from hcflow_model.options.rules import check_registered
 from hcflow_model.utils.distributed import settle
 from hcflow_model.utils.plugins import load_plugins
 
 from .datasets import PrefetchGenerator, dataset_builder
-from .repairs import apply_force_yml, backends, init_dist, name_checkpoint, replaced, worker_init_fn
+from .parsing import complete_options, options_parser
+from .repairs import backends, name_checkpoint, replaced, worker_init_fn
 from .resume_state import build_model, load_resume_state
 from .run_folders import RunFolders, check_not_in_archive
 from .sampler import EpochSampler
 from .stopping import signals_stop_training
 
 
-def run(args: argparse.Namespace, opt: dict) -> None:
+def run(args: argparse.Namespace, opt: dict, text: str) -> None:
     """Train or test, as the command line says.
 
     Args:
         args: `command`, 'train' or 'test', and BasicSR's arguments of these names: opt, launcher, auto_resume, debug,
             local_rank, force_yml.
-        opt: What is in the option file.
+        opt: What is in the option file, changed as `force_yml` says.
+        text: The option file itself, of which the experiment keeps a copy.
 
     Raises:
         InputError: What the user can mend.
         TrainingStopped: By a signal, after everything was saved.
     """
     is_train = args.command == 'train'
-    opt = apply_force_yml(args.force_yml or [], opt)
-    check_plain(opt)
     load_plugins(opt.get('plugins'))
     check_structure(opt, is_train)
-    check_registered('model_type', opt['model_type'], MODEL_REGISTRY)
-    model = MODEL_REGISTRY.get(opt['model_type'])
-    folders, basicsr_parse_options = RunFolders(args.opt), basicsr.utils.options.parse_options
-
-    def parse_options(root_path, is_train=True):
-        opt, basicsr_args = basicsr_parse_options(root_path, is_train)
-        opt['option_file'] = args.opt
-        opt['force_yml'] = args.force_yml
-        check_options(opt)
-        use_named(opt)
-        check_checkpoints_exist(opt)
-        if not (opt['auto_resume'] or opt['path'].get('resume_state')):
-            check_not_in_archive(opt)
-        if is_train and getattr(model, 'stops_when_asked', False):
-            stack.enter_context(signals_stop_training())  # other models would never look
-        return opt, basicsr_args
-
+    complete_options(opt, args, os.getcwd())
+    check_options(opt)
+    use_named(opt)
+    check_checkpoints_exist(opt)
+    if not (opt['auto_resume'] or opt['path'].get('resume_state')):
+        check_not_in_archive(opt)
+    model, folders, parse_options = MODEL_REGISTRY.get(opt['model_type']), RunFolders(text), options_parser(opt, args)
     build_dataset = dataset_builder(whole_pairs=not getattr(model, 'skips_broken_pairs', False))
     if 'forkserver' in multiprocessing.get_all_start_methods():  # its workers import nothing anew
         multiprocessing.set_forkserver_preload([worker_init_fn.__module__])
@@ -73,9 +59,6 @@ def run(args: argparse.Namespace, opt: dict) -> None:
         stack.callback(_end_training)
         stack.enter_context(weights_only())
         stack.enter_context(replaced([
-            (sys, 'argv', ['basicsr', *_basicsr_flags(args)]),  # BasicSR parses sys.argv itself
-            (basicsr.utils.options, 'ordered_yaml', safe_ordered_yaml),
-            (basicsr.utils.options, 'init_dist', init_dist),
             (basicsr.train, 'parse_options', parse_options),
             (basicsr.test, 'parse_options', parse_options),
             (basicsr.train, 'load_resume_state', load_resume_state),
@@ -93,6 +76,8 @@ def run(args: argparse.Namespace, opt: dict) -> None:
             (BaseModel, 'load_network', name_checkpoint(BaseModel.load_network)),
         ]))
         stack.enter_context(folders.put_back_on_error())
+        if is_train and getattr(model, 'stops_when_asked', False):
+            stack.enter_context(signals_stop_training())  # other models would never look
         (basicsr.train.train_pipeline if is_train else basicsr.test.test_pipeline)(os.getcwd())
 
 
@@ -109,9 +94,3 @@ def _end_training():
         child.join()
     if hasattr(signal, 'SIGCHLD'):
         signal.signal(signal.SIGCHLD, before)
-
-
-def _basicsr_flags(args):
-    flags = ['-opt', args.opt, '--launcher', args.launcher, '--local_rank', str(args.local_rank)]
-    flags += [flag for flag, on in (('--auto_resume', args.auto_resume), ('--debug', args.debug)) if on]
-    return flags + (['--force_yml', *args.force_yml] if args.force_yml else [])

@@ -31,11 +31,11 @@ class RunFolders:
     """What a run does to folders that were there before it.
 
     Args:
-        option_file (str): Its option file, read now: it may lie in the folder that is archived.
+        option_text (str): Of its option file, which may lie in the folder that is archived.
     """
 
-    def __init__(self, option_file: str):
-        self.option_text = Path(option_file).read_text(encoding='utf-8')
+    def __init__(self, option_text: str):
+        self.option_text = option_text
         self.archived = []  # (folder, its archive)
         self.before = {}  # {file: (time, size)} of the folders when the run got them
         self.option_copy = None  # (file, what it held before)

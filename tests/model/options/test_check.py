@@ -9,6 +9,7 @@ from helpers import REMOVED, SMALL, change_options, demo_options, gan_opts
 
 from hcflow_arch import InputError
 from hcflow_model.options.check import check_options, check_structure
+from hcflow_model.options.read import check_values
 
 GAN = {'network_d': {'type': 'HCFlowVGGDiscriminator', 'input_size': 64},
        **{f'train.{name}': block for name, block in gan_opts().items()}}
@@ -18,6 +19,7 @@ PIXEL = {'type': 'L1Loss', 'loss_weight': 1.0, 'reduction': 'mean'}
 def check(changes, is_train=True):
     """What the command does with options between reading and running them, and the network it builds first."""
     opt = demo_options({**{f'network_g.{key}': value for key, value in SMALL.items()}, **copy.deepcopy(changes)})
+    check_values(opt)
     check_structure(opt, is_train)
     opt['is_train'] = is_train  # BasicSR's parser adds this and the phases
     for phase, dataset in opt['datasets'].items():

@@ -1,21 +1,18 @@
 """Every option file of options/: its numbers are the paper's, it is accepted, and shrunk it trains or tests."""
 import gc
 import json
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-import yaml
 from basicsr.data import build_dataloader, build_dataset
 from basicsr.models import build_model
 from basicsr.utils import FileClient
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 from basicsr.utils.matlab_functions import imresize
-from basicsr.utils.options import parse_options
-from helpers import DATA, ROOT, SMALL, perturb, small_net
+from helpers import DATA, ROOT, SMALL, command_line, perturb, small_net
 from torchvision.models import vgg19
 
 import hcflow_model.data.hr_only_dataset  # noqa: F401  (registers it)
@@ -23,6 +20,7 @@ from hcflow_arch import HCFlowNet, HCFlowVGGDiscriminator
 from hcflow_model.options import check as option_check
 from hcflow_model.options import read as safe_yaml
 from hcflow_model.options import schema as option_schema
+from hcflow_model.pipeline.parsing import complete_options, options_parser
 from hcflow_model.pipeline.repairs import backends
 
 OPTIONS = ROOT / 'options'
@@ -173,7 +171,7 @@ def _assert_order(keys, order):
 def test_full_file_is_accepted(path, tmp_path, monkeypatch):
     """All checks but those of the data, which are not there."""
     monkeypatch.setattr(option_check, 'check_dataset', lambda *args: None)
-    parsed(read(path), tmp_path, monkeypatch)
+    parsed(read(path), tmp_path)
 
 
 @pytest.mark.slow
@@ -260,16 +258,13 @@ def shrink(opt, pictures):
     return opt
 
 
-def parsed(opt, root, monkeypatch):
-    """What the command makes of options: checked, parsed by BasicSR, checked again."""
-    is_train = 'train' in opt
-    option_check.check_structure(opt, is_train)
-    file = root / 'options.yml'
-    file.write_text(yaml.safe_dump(json.loads(json.dumps(opt)), sort_keys=False))
-    monkeypatch.setattr(sys, 'argv', ['basicsr', '-opt', str(file)])
-    opt, _ = parse_options(str(root), is_train)
+def parsed(opt, root):
+    """What the command makes of options."""
+    option_check.check_structure(opt, 'train' in opt)
+    args = command_line('train' if 'train' in opt else 'test')
+    complete_options(opt, args, str(root))
     option_check.check_options(opt)
-    return opt
+    return options_parser(opt, args)(str(root))[0]
 
 
 def loaders(opt):
@@ -296,8 +291,8 @@ def save_checkpoint(opt, path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('path', TRAIN, ids=stem)
-def test_shrunk_file_trains(path, run_dir, pictures, monkeypatch):
-    opt = parsed(shrink(read(path), pictures), run_dir, monkeypatch)
+def test_shrunk_file_trains(path, run_dir, pictures):
+    opt = parsed(shrink(read(path), pictures), run_dir)
     if opt['path']['pretrain_network_g']:
         loaded = save_checkpoint(opt, opt['path']['pretrain_network_g'])
     model = build_model(opt)
@@ -331,8 +326,8 @@ def test_shrunk_file_trains(path, run_dir, pictures, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize('path', TEST, ids=stem)
 @pytest.mark.usefixtures('far_pixels_pass')
-def test_shrunk_file_tests(path, run_dir, pictures, monkeypatch):
-    opt = parsed(shrink(read(path), pictures), run_dir, monkeypatch)
+def test_shrunk_file_tests(path, run_dir, pictures):
+    opt = parsed(shrink(read(path), pictures), run_dir)
     save_checkpoint(opt, opt['path']['pretrain_network_g'])
     model = build_model(opt)
     loader = next(iter(loaders(opt).values()))

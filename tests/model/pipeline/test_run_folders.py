@@ -11,7 +11,7 @@ from hcflow_model.pipeline.run_folders import RunFolders, check_not_in_archive
 def folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path('opt.yml').write_text('name: a\n')
-    return RunFolders('opt.yml')
+    return RunFolders(Path('opt.yml').read_text())
 
 
 def files():
@@ -75,7 +75,7 @@ def test_option_file_in_the_folder_that_is_archived(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path('experiments/a').mkdir(parents=True)
     Path('experiments/a/opt.yml').write_text('name: a\n')
-    folders = RunFolders('experiments/a/opt.yml')
+    folders = RunFolders(Path('experiments/a/opt.yml').read_text())
     folders.archive('experiments/a')
     folders.copy_option_file('experiments/a/opt.yml', 'experiments/a')
     assert Path('experiments/a/opt.yml').read_text().endswith('name: a\n')

@@ -1,4 +1,5 @@
 """The examples of docs/extending.md: each is written to an empty folder and trained with."""
+import csv
 import re
 from pathlib import Path
 
@@ -64,6 +65,16 @@ def test_coupling(example):
 @pytest.mark.slow
 def test_loss(example):
     assert 'l_g_pix: ' in example('A loss')
+
+
+@pytest.mark.slow
+def test_metric(example):
+    example('A metric')
+    with open('results/example/metrics.csv', newline='') as file:
+        values = [float(row['mean']) for row in csv.DictReader(file) if row['metric'] == 'mae']
+    assert len(values) == 9 and min(values) > 0  # three images; bicubic and two temperatures
+    best = load_file('experiments/example/training_states/2.state')['best_metric_results']['held_out']
+    assert best['mae_t0']['better'] == best['mae_t0.8']['better'] == 'lower'
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Five densely connected convolutions as one autograd function: the memory of a network of RRDBs is theirs."""
+"""Five densely connected convolutions as one autograd function: they need most of the memory of an RRDB network."""
 import itertools
 
 import torch
@@ -16,14 +16,14 @@ NEGATIVE_SLOPE = 0.2  # of the LeakyReLU after the first four convolutions
 class DenseConvs(torch.autograd.Function):
     """conv3x3 five times, each reading the input and all earlier outputs, LeakyReLU after the first four.
 
-    Plain autograd keeps every concatenation: C + (C + G) + ... + (C + 4G) channels. Here the input and each output
-    are kept once, C + 4G channels; or, with `recompute`, only the input of C channels, and backward runs the first
-    four convolutions again.
+    Plain autograd stores every concatenation: C + (C + G) + ... + (C + 4G) channels. This function stores the input and
+    each output once, C + 4G channels. With `recompute` it stores only the input, C channels, and backward runs the
+    first four convolutions again.
     """
 
     @staticmethod
     def forward(ctx, x, recompute, *parameters):
-        """x: (N, C, H, W); parameters: weight and bias of every convolution in turn. Returns (N, num_out_ch, H, W)."""
+        """x: (N, C, H, W); parameters: weight and bias of each convolution in turn. Returns (N, num_out_ch, H, W)."""
         convs = _fastest(x, parameters[::2])
         grown, last = _grow(convs, x, parameters)
         beside = grown.add(last)
@@ -35,7 +35,7 @@ class DenseConvs(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        with torch.autocast(grad.device.type, enabled=False):  # all has the type to compute in
+        with torch.autocast(grad.device.type, enabled=False):  # all tensors already have the type to compute in
             return _backward(ctx, grad)
 
 
@@ -45,14 +45,14 @@ def _backward(ctx, grad):
     if ctx.recompute:
         grown, last_part = _grow(convs, *parts, parameters)
         parts = [*grown.parts, last_part]
-        del grown  # what convolutions read
+        del grown  # the inputs of the convolutions
     weights, last = parameters[::2], num_parameters // 2 - 1
-    starts = [0, *(weight.shape[1] for weight in weights)]  # the first channel of x and of each output
+    starts = [0, *(weight.shape[1] for weight in weights)]  # first channel of x and of each output
     outputs = [weight.shape[0] for weight in weights]
     grads, grad = convs.gradients_beside(sum(outputs)), convs.gradient(grad)
     weight_grads = [[None] * (i + 1) for i in range(last + 1)]
     wants_weights, wants_biases = any(ctx.needs_input_grad[2::2]), any(ctx.needs_input_grad[3::2])
-    for i in reversed(range(last + 1)):  # x (i = 0) and outputs: all that reads one of them, as one convolution
+    for i in reversed(range(last + 1)):  # x (i = 0) or an output: all convolutions that read it, as one
         weight = torch.cat([later[:, starts[i]:starts[i + 1]] for later in weights[i:]])
         mask = (i > 0 or ctx.needs_input_grad[0], wants_weights, wants_biases and i == 0)
         grad_part, weight_grad, bias_grad = convs.conv_backward(grads.add(grad), parts[i], weight, mask)
@@ -68,7 +68,7 @@ def _backward(ctx, grad):
 
 
 def _grow(convs, x, parameters):
-    """(N, C, H, W) -> the parts that are x and outputs, side by side; apart the one that the last convolution adds."""
+    """(N, C, H, W) -> x and all outputs but the last, side by side; and the last output."""
     weights, biases = parameters[:-2:2], parameters[1:-2:2]
     grown, part = convs.parts_beside(parameters[-2].shape[1]), convs.part(x)
     for weight, bias in zip(weights, biases, strict=True):
@@ -77,21 +77,21 @@ def _grow(convs, x, parameters):
 
 
 def _fastest(x, weights):
-    """The way to convolve."""
+    """The faster of the two ways to convolve."""
     return WinogradConvs(x) if WinogradConvs.pays(x, weights) else DirectConvs(weights[0])
 
 
 def dense_convs(x: torch.Tensor, convs, recompute: bool = False, compile: bool = False) -> torch.Tensor:
-    """Run five conv3x3 densely connected; under autocast in its type, as convolutions are.
+    """Run five densely connected conv3x3; under autocast in its type, as PyTorch's convolutions do.
 
     Args:
         x: (N, C, H, W).
         convs: The five nn.Conv2d, all but the last with the same number of outputs.
-        recompute: Keep only x for backward. Default: False, keep the outputs as well.
-        compile: Compile what runs without gradients. Default: False.
+        recompute: Store only x for backward. Default: False, store the outputs as well.
+        compile: Use torch.compile when gradients are disabled. Default: False.
     """
     x, *parameters = in_autocast_type(x, *(parameter for conv in convs for parameter in (conv.weight, conv.bias)))
-    # the cache off as while a CUDA graph is recorded, for what is compiled depends on that and cannot be compiled then
+    # cache disabled as in the recording of a CUDA graph: compiled code depends on it, and must not be compiled there
     with torch.autocast(x.device.type, enabled=False, cache_enabled=False):
         if compile and not torch.is_grad_enabled():
             x = x.contiguous(memory_format=layout_like(parameters[0]))

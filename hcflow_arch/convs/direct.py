@@ -1,4 +1,4 @@
-"""Convolutions of a dense block by PyTorch's own, and what they read put side by side."""
+"""The convolutions of a dense block by PyTorch's own functions."""
 import torch
 import torch.nn.functional as F
 
@@ -6,13 +6,13 @@ from .layout import layout_like
 
 
 def conv_backward(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, wanted: tuple[bool, bool, bool]):
-    """Gradients in (x, weight, bias) of a convolution that keeps the size, None where not wanted.
+    """Gradients of (x, weight, bias) of a convolution that keeps the size; None for those that are not wanted.
 
     Args:
-        grad: (N, K, H, W), of the output.
-        x: (N, C, H, W), the input.
+        grad: Gradient of the output, (N, K, H, W).
+        x: Input, (N, C, H, W).
         weight: (K, C, k, k), k odd.
-        wanted: Which of the three.
+        wanted: Which of the three to compute.
     """
     padding = weight.shape[2] // 2
     return torch.ops.aten.convolution_backward(
@@ -20,62 +20,62 @@ def conv_backward(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, wan
 
 
 class DirectConvs:
-    """conv3x3 and LeakyReLU, forward and backward; for any device, type and layout.
+    """conv3x3 and LeakyReLU, forward and backward, for any device, type and layout.
 
-    Another way to convolve has the same methods, and may keep features in forms of its own: a *part*, of the input or
-    of an output, and what its convolutions read, parts *beside* each other, which only `add` of :meth:`parts_beside`
-    and :meth:`gradients_beside` gives.
+    :class:`WinogradConvs` has the same methods. Each class may store features in its own form: a *part* is the input or
+    an output, and convolutions read parts *beside* each other, which `add` of :meth:`parts_beside` and
+    :meth:`gradients_beside` returns.
 
     Args:
-        weight: Of one of the convolutions; it says in which layout.
+        weight: Weight of one of the convolutions; features get its memory layout.
     """
 
     def __init__(self, weight: torch.Tensor):
         self.layout = layout_like(weight)
 
     def part(self, x: torch.Tensor) -> torch.Tensor:
-        """Of an image (N, C, H, W): itself."""
+        """(N, C, H, W) -> part; here the image itself."""
         return x
 
-    gradient = part  # the same for the gradient of an output
+    gradient = part  # the gradient of an output, in the form of a part
 
     def image(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, K, H, W), of an output or of the gradient of a part."""
+        """An output, or the gradient of a part -> (N, K, H, W)."""
         return x
 
     def parts_beside(self, channels: int) -> 'SideBySide':
-        """For parts of so many channels in all, each put behind the one before."""
+        """Collects parts with `channels` channels in total, each after the one before."""
         return SideBySide(channels, self.layout)
 
     def gradients_beside(self, channels: int) -> 'SideBySide':
-        """For gradients of outputs, each put in front of the one before."""
+        """Collects gradients of outputs, each before the previous one."""
         return SideBySide(channels, self.layout, in_front=True)
 
     def conv(self, beside: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """Output of a convolution that reads the parts that lie side by side."""
+        """The output of a convolution of the collected parts."""
         return F.conv2d(beside, weight, bias, padding=1)
 
     def leaky_relu(self, y: torch.Tensor, slope: float) -> torch.Tensor:
-        """The part that an output becomes, in its place."""
+        """LeakyReLU of an output, in place; the result is a part."""
         return F.leaky_relu_(y, slope)
 
     def conv_backward(self, beside, part, weight, wanted: tuple[bool, bool, bool]):
-        """Gradients in (part, weight, bias), None where not wanted; beside: of all outputs that read the part."""
+        """Gradients of (part, weight, bias), or None; beside: gradients of all outputs that read the part."""
         return conv_backward(beside, part, weight, wanted)
 
     def leaky_relu_backward(self, grad: torch.Tensor, part: torch.Tensor, slope: float) -> torch.Tensor:
-        """Gradient of the output that became a part."""
+        """Gradient of the output before its LeakyReLU."""
         return torch.ops.aten.leaky_relu_backward(grad, part, slope, True)
 
 
 class SideBySide:
-    """Tensors that come one by one and are read together, as one tensor with the channels of all.
+    """Concatenates tensors that are added one by one.
 
-    In planes on a CPU they are written into one tensor whose slices are read: of a single image without a copy.
-    Elsewhere, where a convolution copies every slice, they stay apart and are concatenated, which is the faster copy.
+    On a CPU with channels first, they are written into one buffer, and convolutions read slices of it: for a single
+    image without a copy. Elsewhere a convolution copies every slice, and a concatenation is the faster copy.
 
     Attributes:
-        parts: What was added, in order of channels; `in_front` of use here alone.
+        parts: The added tensors, in the order of their channels.
     """
 
     def __init__(self, channels: int, layout: torch.memory_format, in_front: bool = False):
@@ -83,10 +83,10 @@ class SideBySide:
         self.channels, self.filled, self.buffer = channels, 0, None
 
     def add(self, part: torch.Tensor) -> torch.Tensor:
-        """All so far as one tensor."""
+        """All tensors so far as one."""
         if part.device.type == 'cpu' and self.layout == torch.contiguous_format:
             return self._into_buffer(part)
-        part = part.contiguous(memory_format=self.layout)  # planes, as the flow has them, would slow down every copy
+        part = part.contiguous(memory_format=self.layout)  # the flow's are channels first: slow to copy
         self.parts.insert(0 if self.in_front else len(self.parts), part)
         return part if len(self.parts) == 1 else torch.cat(self.parts, dim=1)
 

@@ -1,4 +1,4 @@
-"""The last two convolutions of an FCN as one autograd function: between them lie most of a flow step's features."""
+"""The last two convolutions of an FCN as one autograd function: a flow step stores most of its features there."""
 import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
@@ -9,10 +9,10 @@ from .modes import in_autocast_type
 
 
 class HiddenConvs(torch.autograd.Function):
-    """conv1x1, ReLU, conv3x3; of features only the input is kept, and backward runs the 1x1 convolution again.
+    """conv1x1, ReLU, conv3x3; stores only the input, and backward runs the 1x1 convolution again.
 
-    That costs little and halves what a subnet keeps. The 3x3 convolution, whose result backward does not read, is not
-    run again.
+    That costs little and halves the memory of a subnet. The 3x3 convolution is not run again, because backward does not
+    need its result.
     """
 
     @staticmethod
@@ -26,7 +26,7 @@ class HiddenConvs(torch.autograd.Function):
     def backward(ctx, grad):
         x, weight1x1, bias1x1, weight3x3 = ctx.saved_tensors
         wants = ctx.needs_input_grad
-        with torch.autocast(x.device.type, enabled=False):  # x and parameters have the type to compute in
+        with torch.autocast(x.device.type, enabled=False):  # x and parameters already have the type to compute in
             hidden = _conv1x1_relu(x, weight1x1, bias1x1)
         of_hidden, *of_conv3x3 = conv_backward(grad, hidden, weight3x3, (any(wants[:3]), *wants[3:]))
         if of_hidden is None:
@@ -40,18 +40,18 @@ class HiddenConvs(torch.autograd.Function):
 
 def hidden_convs(x: torch.Tensor, weight1x1: torch.Tensor, bias1x1: torch.Tensor, weight3x3: torch.Tensor,
                  bias3x3: torch.Tensor, recompute: bool = False) -> torch.Tensor:
-    """conv1x1, ReLU, conv3x3; under autocast in its type, as convolutions are.
+    """conv1x1, ReLU, conv3x3; under autocast in its type, as PyTorch's convolutions do.
 
     Args:
         x: (N, C, H, W).
-        weight1x1: (D, C, 1, 1), and its bias1x1 (D,).
-        weight3x3: (K, D, 3, 3), and its bias3x3 (K,).
-        recompute: Keep only x for backward. Default: False, keep what is between as well.
+        weight1x1: (D, C, 1, 1); bias1x1: (D,).
+        weight3x3: (K, D, 3, 3); bias3x3: (K,).
+        recompute: Store only x for backward. Default: False, store the hidden features as well.
 
     Returns:
         torch.Tensor: (N, K, H, W).
     """
-    weight1x1 = weight1x1.flatten(1)[..., None, None]  # its gradient then has the strides that DDP looks for
+    weight1x1 = weight1x1.flatten(1)[..., None, None]  # so that its gradient has the strides that DDP expects
     x, *parameters = in_autocast_type(x, weight1x1, bias1x1, weight3x3, bias3x3)
     with torch.autocast(x.device.type, enabled=False):
         if recompute:
@@ -66,10 +66,10 @@ def _conv1x1_relu(x, weight, bias):
 
 
 def _prefers_rows(x):
-    """Whether rows should be images of their own: they are without a copy, channels last.
+    """Whether to convolve each row as an image of its own; with channels last that needs no copy.
 
-    On one thread PyTorch runs a 1x1 convolution of less than 16 images as a matrix product, at half the speed of its
-    convolution where that product is not made for the CPU.
+    On one thread PyTorch runs a 1x1 convolution of fewer than 16 images as a matrix product. On some CPUs that product
+    has half the speed of the convolution.
     """
     return x.device.type == 'cpu' and is_channels_last(x)
 

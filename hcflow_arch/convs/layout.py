@@ -1,4 +1,4 @@
-"""Channels last: (N, C, H, W) with the channels of a pixel side by side in memory, which some convolutions prefer."""
+"""Channels last: (N, C, H, W) the channels of a pixel side by side in memory, for faster convolutions."""
 import torch
 import torch.nn as nn
 
@@ -6,20 +6,20 @@ from hcflow_arch.errors import InputError
 
 
 def is_channels_last(tensor: torch.Tensor) -> bool:
-    """Whether a weight (K, C, 3, 3) lies so: PyTorch's convolutions then give features (N, C, H, W) that do, too.
+    """Whether a tensor is channels last; PyTorch's convolutions give their output the layout of the weight.
 
-    With one channel, or one pixel, both layouts are the same, and not taken as channels last.
+    With one channel or one pixel both layouts are the same, and the result is False.
     """
     return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
 
 
 def layout_like(tensor: torch.Tensor) -> torch.memory_format:
-    """The memory format in which to keep features beside a weight, or beside others."""
+    """The memory format of a weight or of features."""
     return torch.channels_last if is_channels_last(tensor) else torch.contiguous_format
 
 
 class ChannelsLastModule(nn.Module):
-    """A module that keeps the weights of its convolutions in the layout that its device prefers."""
+    """A module that stores the weights of its convolutions in the faster layout for its device."""
 
     channels_last = None
 
@@ -28,11 +28,11 @@ class ChannelsLastModule(nn.Module):
         self.register_state_dict_post_hook(_in_planes)
 
     def lay_out(self, channels_last: bool | None) -> None:
-        """Choose the layout: channels last, planes, or (None) by device: where one is faster.
+        """Choose the layout: True for channels last, False for channels first, None for the faster one.
 
-        That is a CPU with AVX2 or AVX-512, where large convolutions then run by Winograd's way, and a GPU that rounds
-        in its convolutions (TF32, bf16), whose units for it read channels last. The flow's own arithmetic stays in
-        planes, of few channels each.
+        Channels last is faster on CPUs with AVX2 or AVX-512, which then use Winograd's algorithm for large
+        convolutions, and on GPUs whose convolutions round (TF32, bf16). The flow's own arithmetic, on few channels,
+        stays channels first.
         """
         if channels_last is not None and not isinstance(channels_last, bool):
             raise InputError(f'network_g.channels_last is {channels_last!r}; it must be true, false or ~ (by device).')
@@ -40,7 +40,7 @@ class ChannelsLastModule(nn.Module):
         self._lay_out()
 
     def keeps_layout(self) -> list[nn.Module]:
-        """Parts that are not laid out: networks of others, which may ask for planes."""
+        """Submodules whose layout does not change: architectures of other packages, which may need channels first."""
         return []
 
     def _apply(self, fn, *args, **kwargs):  # .to(), .cuda(), .float() all come through here
@@ -65,9 +65,9 @@ def _prefers_channels_last(device):
 
 
 def _in_planes(module, state_dict, prefix, local_metadata):
-    """Checkpoints do not depend on the machine that wrote them, and safetensors takes planes alone.
+    """Make a state dict channels first: checkpoints must not depend on the machine, and safetensors takes no other.
 
-    What lies channels last is copied: writing into a state dict does not change such a weight; load it instead.
+    Weights that are channels last are copied, so writing into the state dict does not change them; load it instead.
     """
     for name, tensor in state_dict.items():
         if name.startswith(prefix) and torch.is_tensor(tensor):

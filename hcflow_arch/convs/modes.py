@@ -1,6 +1,6 @@
-"""Modes of PyTorch that code here must know of: autocast, and the recording of CUDA graphs.
+"""Modes of PyTorch: autocast, and the recording of CUDA graphs.
 
-Subnets and feature nets follow torch.autocast, the arithmetic of the flow never does.
+Subnets and feature nets follow torch.autocast. The arithmetic of the flow never does.
 """
 import functools
 
@@ -8,10 +8,10 @@ import torch
 
 
 def full_precision(method):
-    """Run a method `(self, x, context=None)` of a flow layer without autocast, context in the type of x.
+    """Run a method `(self, x, context=None)` of a flow layer without autocast, with context in the type of x.
 
-    Errors of a flow add up over its steps and its log-determinants are sums over all pixels, so x stays in the type it
-    comes in: float32 or float64.
+    Errors add up over the steps of a flow, and log-determinants are sums over all pixels. So x keeps its type, float32
+    or float64.
     """
 
     @functools.wraps(method)
@@ -23,7 +23,7 @@ def full_precision(method):
 
 
 def in_autocast_type(x: torch.Tensor, *parameters: torch.Tensor) -> list[torch.Tensor]:
-    """x and parameters in the type that autocast computes convolutions in; as they are without it, and in float64."""
+    """x and parameters in autocast's type for convolutions; unchanged without autocast and in float64."""
     device = x.device.type
     if not torch.is_autocast_enabled(device) or x.dtype == torch.float64:
         return [x, *parameters]
@@ -31,5 +31,5 @@ def in_autocast_type(x: torch.Tensor, *parameters: torch.Tensor) -> list[torch.T
 
 
 def is_recording(device: torch.device) -> bool:
-    """Whether what is run on a device now becomes part of a CUDA graph, which cannot look at values."""
+    """Whether a CUDA graph is being recorded on the device; recorded code cannot read values."""
     return device.type == 'cuda' and torch.cuda.is_current_stream_capturing()

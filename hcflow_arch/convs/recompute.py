@@ -5,14 +5,15 @@ from torch.autograd.function import once_differentiable
 
 
 def recomputed(function, module: nn.Module, *args):
-    """`function(*args)`, of which only the arguments are kept; backward runs it again to get what it needs.
+    """Run `function(*args)` and store only its arguments; backward runs it again.
 
-    As `torch.utils.checkpoint`, without its hooks, whose time shows where there are a hundred calls. Parameters are
-    handed to autograd, so gradients come as usual under DistributedDataParallel and in repeated use.
+    Like `torch.utils.checkpoint`, but without its hooks, whose time adds up over a hundred calls. Autograd gets the
+    parameters as inputs, so their gradients work with DistributedDataParallel and with repeated use.
 
     Args:
-        function: Draws no random numbers, and does the same both times: what starts from data, the first run starts.
-        module: Holds all parameters that the function uses.
+        function: Must be deterministic and draw no random numbers; data-dependent initialization happens in the first
+            run only.
+        module: Must hold all parameters that the function uses.
         args: Tensors and plain values.
     """
     if not torch.is_grad_enabled():
@@ -29,7 +30,7 @@ class _Recomputed(torch.autograd.Function):
         ctx.places = [place for place, arg in enumerate(args) if torch.is_tensor(arg)]
         ctx.save_for_backward(*(args[place] for place in ctx.places))
         device = args[0].device.type
-        # no cache of cast weights: those made here, without gradients, must not be found by others
+        # no cache of cast weights: the ones made here have no gradients and must not be reused elsewhere
         ctx.autocast = {'device_type': device, 'dtype': torch.get_autocast_dtype(device),
                         'enabled': torch.is_autocast_enabled(device), 'cache_enabled': False}
         with torch.autocast(**ctx.autocast):
@@ -40,7 +41,7 @@ class _Recomputed(torch.autograd.Function):
     def backward(ctx, *grads):
         args = list(ctx.values)
         for place, tensor in zip(ctx.places, ctx.saved_tensors, strict=True):
-            is_input = place < ctx.num_args  # parameters stay what they are: the function uses them itself
+            is_input = place < ctx.num_args  # parameters are not copied: the function uses them itself
             args[place] = tensor.detach().requires_grad_(tensor.requires_grad) if is_input else tensor
         with torch.enable_grad(), torch.autocast(**ctx.autocast):
             outputs = ctx.function(*args[:ctx.num_args])

@@ -1,13 +1,14 @@
-"""Winograd's convolution along columns, for a CPU: half the multiplications of a conv3x3.
+"""Winograd's convolution along columns, for CPUs: half the multiplications of a conv3x3.
 
-Four rows of an output need six products in place of twelve (Winograd, F(4, 3); Lavin and Gray, 2016, of one dimension).
-With y = OUT ((FILTER g) * (IN d)), six rows d of an input give four rows y, g being a column of the kernel. IN, OUT and
-FILTER are small matrices, whose products are cheap beside the convolution: between them stand six convolutions of a
-1x3 kernel, one for each product, which PyTorch runs as one of six groups. Were both directions of an image transformed,
-more multiplications would be saved, and more than that spent on transforms.
+Four rows of an output need six products instead of twelve (Winograd's F(4, 3) in one dimension; Lavin and Gray, 2016).
+With y = OUT ((FILTER g) * (IN d)), six rows d of the input give four rows y, where g is a column of the kernel. IN, OUT
+and FILTER are small matrices, and multiplying by them is cheap. Between them are six convolutions with a 1x3 kernel,
+one for each product, which PyTorch runs as one convolution with six groups. Transforming both directions of an image
+would save more multiplications, but the transforms would cost more than that.
 
-In float32 the error of a dense block is 1.3 to 1.7 times that of the direct way, and a network's below twice. Errors
-are of the size of the largest values in a tile, so those of single huge values, and what is not finite, spread by rows.
+In float32 the error of a dense block is 1.3 to 1.7 times that of direct convolutions; for a network it is less than
+twice. Errors are relative to the largest value in a tile. So errors of single huge values, and NaN or infinity, spread
+over rows.
 """
 import math
 from collections.abc import Sequence
@@ -19,23 +20,23 @@ from .layout import is_channels_last
 
 ROWS_OUT, KERNEL = 4, 3
 ROWS_IN = ROWS_OUT + KERNEL - 1
-POINTS = (0, 1, -1, 0.5, -2)  # and infinity: polynomials are multiplied by their values there; these round little
-STRIP = 4000  # pixels of a strip and thread, about: a convolution of less is slower, tiles of more leave the cache
-MIN_MULTIPLICATIONS, MAX_FILLED = 1.35e8, 0.1  # for less, and for more rows of filling, the direct way is faster
-TRANSFORMS = 350  # multiplications in whose time one pixel of one channel is transformed
+POINTS = (0, 1, -1, 0.5, -2)  # and infinity: where polynomials are evaluated; chosen for small rounding errors
+STRIP = 4000  # pixels of a strip per thread: with fewer, convolutions are slower; with more, tiles leave the cache
+MIN_MULTIPLICATIONS, MAX_FILLED = 1.35e8, 0.1  # below the first, or with more padded rows, direct is faster
+TRANSFORMS = 350  # cost of transforming one pixel of one channel, in multiplications
 
 
 def _matrices(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """IN (6, 6), OUT (4, 6) and FILTER (6, 3).
 
-    Values at six points determine the product of two polynomials: six multiplications. As a linear map of one of the
-    two, given the other (the kernel), transposed, that is a convolution: values of the output's polynomial become OUT,
-    those of the kernel's FILTER, and what finds coefficients from values becomes IN.
+    The product of two polynomials is determined by its values at six points: six multiplications. For a fixed second
+    polynomial (the kernel), this is a linear map of the first, and its transpose is a convolution. Evaluating the
+    output's polynomial becomes OUT, evaluating the kernel's FILTER, and computing coefficients from values IN.
     """
     others = [[point for point in POINTS if point != own] for own in POINTS]
     into = [[*_with_roots(roots), 0.] for roots in others] + [_with_roots(POINTS)]
     out = [[point**i for i in range(ROWS_OUT)] for point in POINTS] + [[0.] * (ROWS_OUT - 1) + [1.]]
-    # IN and OUT are sums of few powers of two, which float32 holds exactly: what divides is left to FILTER
+    # the entries of IN and OUT are exact in float32 (sums of few powers of two); all divisions are in FILTER
     filters = [[own**i / math.prod(own - other for other in roots) for i in range(KERNEL)]
                for own, roots in zip(POINTS, others, strict=True)] + [[0.] * (KERNEL - 1) + [1.]]
     into, out, filters = (torch.tensor(matrix, dtype=dtype, device='cpu') for matrix in (into, out, filters))
@@ -43,7 +44,7 @@ def _matrices(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
 
 
 def _with_roots(roots):
-    """Coefficients of the polynomial with these roots, that of 1 first, that of the highest power being 1."""
+    """Coefficients of the polynomial with these roots, constant term first, leading coefficient 1."""
     coefficients = [1.]
     for root in roots:
         coefficients = [higher - root * own for higher, own in zip([0., *coefficients], [*coefficients, 0.],
@@ -55,13 +56,13 @@ MATRICES = {dtype: _matrices(dtype) for dtype in (torch.float32, torch.float64)}
 
 
 class WinogradConvs:
-    """What :class:`DirectConvs` does, of features that lie channels last on a CPU.
+    """Does what :class:`DirectConvs` does, for channels-last features on a CPU.
 
-    A part is rows (4 T + 2, N, W, C), T = H / 4 rounded up: a row of zeros above an image, and one or more below.
-    Convolutions run strip by strip of its tiles, which stay in the cache between transforms and products.
+    A part is (4 T + 2, N, W, C), rows first, with T = H / 4 rounded up: a row of zeros above the image, and one or more
+    below. Convolutions run over strips of tiles that stay in the cache between transforms and products.
 
     Args:
-        x: (N, C, H, W), the input of the dense block.
+        x: Input of the dense block, (N, C, H, W).
     """
 
     def __init__(self, x: torch.Tensor):
@@ -73,11 +74,11 @@ class WinogradConvs:
 
     @staticmethod
     def pays(x: torch.Tensor, weights: Sequence[torch.Tensor]) -> bool:
-        """Whether it is the faster way to run the convolutions of a dense block, by measurement.
+        """Whether this is faster than direct convolutions for a dense block, according to measurements.
 
-        Few multiplications take less time than starting the transforms, the more so shared by threads (one and two
-        were tried), and rows that only fill the last tile cost as much as others. A GPU's libraries choose by
-        themselves, bf16 is too coarse, and compilers and tracers would take the choice for one size as that for all.
+        With few multiplications, the overhead of the transforms dominates, more so with more threads (one and two were
+        measured). Rows that only pad the last tile cost as much as others. GPU libraries choose their algorithms
+        themselves, bf16 is not precise enough, and compilers and tracers would apply the choice for one size to all.
         """
         if (x.device.type != 'cpu' or x.dtype != torch.float32 or torch.compiler.is_compiling()
                 or torch.jit.is_tracing() or not all(map(is_channels_last, weights))):
@@ -99,7 +100,7 @@ class WinogradConvs:
         return rows
 
     def image(self, rows: torch.Tensor) -> torch.Tensor:
-        """(4 T, N, W, K) -> (N, K, H, W), channels last, and no view, so that who gets it may change it."""
+        """(4 T, N, W, K) -> (N, K, H, W), channels last; a copy, which the caller may change."""
         return rows[:self.h].permute(1, 3, 0, 2).clone(memory_format=torch.channels_last)
 
     def parts_beside(self, channels: int) -> 'TilesBeside':
@@ -109,10 +110,10 @@ class WinogradConvs:
         return TilesBeside(self._gradient_tiles, self.strips, in_front=True)
 
     def conv(self, beside: 'TilesBeside', weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """Rows (4 T, N, W, K) of the output."""
+        """The rows of the output, (4 T, N, W, K)."""
         k = weight.shape[0]
         filters = self._filters(weight)
-        bias = F.pad(bias, (k, (ROWS_IN - 2) * k))  # the second product stands for point 1: it is in all four rows once
+        bias = F.pad(bias, (k, (ROWS_IN - 2) * k))  # the second product is in each of the four rows once
         rows = weight.new_empty(ROWS_OUT * self.num_tiles, self.n, self.w, k)
         for strip, tiles in beside:
             products = F.conv2d(tiles, filters, bias, padding=(0, 1), groups=ROWS_IN)
@@ -126,12 +127,12 @@ class WinogradConvs:
         return part
 
     def conv_backward(self, beside: 'TilesBeside', part, weight, wanted: tuple[bool, bool, bool]):
-        """Gradients in (part without its zeros: rows (4 T, N, W, C), weight, bias), None where not wanted."""
+        """Gradients of (part without its zeros: rows (4 T, N, W, C), weight, bias); None if not wanted."""
         filters, of_filters, of_bias = self._filters(weight), None, None
         of_part = shared = None
         if wanted[0]:
             of_part = part.new_empty(ROWS_OUT * self.num_tiles, *part.shape[1:])
-            shared = part.new_empty(2 * self.num_tiles, *part.shape[1:])  # rows of a tile that belong to its neighbours
+            shared = part.new_empty(2 * self.num_tiles, *part.shape[1:])  # rows of a tile that overlap its neighbours
         for strip, grads in beside:
             of_tiles, *others = torch.ops.aten.convolution_backward(
                 grads, _together(self._tiles(part, strip)), filters, [len(filters)], [1, 1], [0, 1], [1, 1], False,
@@ -148,7 +149,7 @@ class WinogradConvs:
         return of_part, of_weight, None if of_bias is None else of_bias.view(ROWS_IN, -1)[1]
 
     def leaky_relu_backward(self, grad: torch.Tensor, part: torch.Tensor, slope: float) -> torch.Tensor:
-        """Rows (4 T, N, W, C) of what :meth:`conv_backward` gives -> those of an output."""
+        """Gradient of a part, as from :meth:`conv_backward` -> that of the output before its LeakyReLU."""
         rows = self._empty_rows(grad, grad.shape[3])
         torch.ops.aten.leaky_relu_backward.grad_input(grad[:self.h], part[1:self.h + 1], slope, True,
                                                       grad_input=rows[:self.h])
@@ -166,14 +167,14 @@ class WinogradConvs:
         return rows
 
     def _tiles(self, part, strip):
-        """(4 T + 2, N, W, C) -> those of a strip, (t, 6, N, W, C)."""
+        """(4 T + 2, N, W, C) -> tiles of a strip, (t, 6, N, W, C)."""
         row = part.stride(0)
         tiles = strip.stop - strip.start, ROWS_IN, row
         rows = part.as_strided(tiles, (ROWS_OUT * row, row, 1), ROWS_OUT * strip.start * row)
         return _times(self.into, rows).view(-1, ROWS_IN, *part.shape[1:])
 
     def _gradient_tiles(self, rows, strip):
-        """(4 T, N, W, K) -> those of a strip, (t, 6, N, W, K)."""
+        """(4 T, N, W, K) -> tiles of a strip, (t, 6, N, W, K)."""
         tiles = rows[_rows(strip)].view(strip.stop - strip.start, ROWS_OUT, -1)
         return _times(self.out.T, tiles).view(-1, ROWS_IN, *rows.shape[1:])
 
@@ -191,15 +192,15 @@ class WinogradConvs:
 
 
 class TilesBeside:
-    """Tiles of parts that come one by one, for convolutions of six groups that read all so far, strip by strip.
+    """Collects tiles of parts that are added one by one, strip by strip, for convolutions with six groups.
 
     Args:
         transform: (part, strip) -> tiles (t, 6, N, W, C).
-        strips: Of tiles.
-        in_front: Put each part in front of the one before. Default: False, behind it.
+        strips: Slices of tiles.
+        in_front: Put each part before the previous one. Default: False, after it.
 
     Attributes:
-        parts: What was added, in order of channels; not kept `in_front`, where backward does not need it again.
+        parts: The added parts, in the order of their channels; empty with `in_front`, where backward needs none.
     """
 
     def __init__(self, transform, strips: Sequence[slice], in_front: bool = False):
@@ -207,14 +208,14 @@ class TilesBeside:
         self.parts, self.part, self.together = [], None, [None] * len(strips)
 
     def add(self, part: torch.Tensor) -> 'TilesBeside':
-        """Itself, to be read once before the next part is added."""
+        """Add a part. Returns itself; iterate over it once before the next part is added."""
         self.part = part
         if not self.in_front:
             self.parts.append(part)
         return self
 
     def __iter__(self):
-        """Strips, and (N, 6 C, t, W) of all parts there."""
+        """Pairs of a strip and the tiles of all parts in it, (N, 6 C, t, W)."""
         for i, strip in enumerate(self.strips):
             self.together[i] = _together(self.transform(self.part, strip), self.together[i], self.in_front)
             yield strip, self.together[i]
@@ -241,12 +242,12 @@ def _apart(together):
 
 
 def _rows(strip, of_tile=ROWS_OUT):
-    """Where rows of a strip are."""
+    """Rows of a strip."""
     return slice(of_tile * strip.start, of_tile * strip.stop)
 
 
 def _times(matrix, tiles, out=None):
-    """(R, S) times each of (t, S, ...) -> (t, R, ...), or into contiguous rows (t R, ...)."""
+    """Matrix (R, S) times each of (t, S, ...) -> (t, R, ...), or written to contiguous rows `out` (t R, ...)."""
     if out is not None:
         out = out.view(len(tiles), len(matrix), -1)
     return torch.bmm(matrix.expand(len(tiles), *matrix.shape), tiles.flatten(2), out=out)

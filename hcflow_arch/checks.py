@@ -1,4 +1,4 @@
-"""Checks of what a network is made from and of what is handed to it, and the one rule for sizes that do not fit."""
+"""Checks of the arguments and inputs of a network, and the rule for sizes that do not fit the scale."""
 import numbers
 from collections.abc import Sequence
 
@@ -8,32 +8,32 @@ import torch.nn.functional as F
 from .convs.modes import is_recording
 from .errors import InputError
 
-MAX_COUNT = 4096  # of steps, blocks and channels: a slip of the finger must not fill the memory
+MAX_COUNT = 4096  # of steps, blocks and channels: a typing error must not fill the memory
 
 
 def check_counts(**counts: int) -> None:
-    """Refuse arguments `network_g.NAME` that are no whole numbers from 1 to MAX_COUNT."""
+    """Check that arguments `network_g.NAME` are whole numbers from 1 to MAX_COUNT."""
     for name, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_COUNT:
             raise InputError(f'network_g.{name} is {value!r}; it must be a whole number from 1 to {MAX_COUNT}.')
 
 
 def check_num_block(num_block: Sequence[int]) -> None:
-    """Refuse what are not two numbers of RRDBs."""
+    """Check that num_block is two numbers of RRDBs."""
     if isinstance(num_block, str) or not isinstance(num_block, Sequence) or len(num_block) != 2:
         raise InputError(f'network_g.num_block is {num_block!r}; it takes two numbers of RRDBs, such as [7, 7].')
     check_counts(**{f'num_block[{i}]': number for i, number in enumerate(num_block)})
 
 
 def check_image(name: str, image: torch.Tensor, num_images: int | None = None, check_range: bool = False) -> None:
-    """Refuse everything that is not a float RGB image tensor (N, 3, H, W), with a message that says why.
+    """Check that `image` is a float RGB image tensor (N, 3, H, W); if not, InputError says why.
 
     Args:
-        name: How the message calls the image.
+        name: Name of the image in the message.
         image: The image.
         num_images: The batch size it must have. Default: any.
-        check_range: Also refuse images that are far out of [0, 1] or not finite. Looks at the values, so on a GPU only
-            without gradients: a training step must not make it wait, nor can a CUDA graph that is recorded.
+        check_range: Also refuse images that are far outside of [0, 1] or not finite. This reads values, so on a GPU it
+            is done only without gradients: neither a training step nor the recording of a CUDA graph may wait for them.
     """
     if not torch.is_tensor(image):
         raise InputError(f'{name} is a {type(image).__name__}; give a float tensor (N, 3, H, W), RGB, in [0, 1].')
@@ -43,7 +43,7 @@ def check_image(name: str, image: torch.Tensor, num_images: int | None = None, c
         raise InputError(f'{name} has type {image.dtype}; give floats in [0, 1], such as {name}.float() / 255.')
     if num_images is not None and image.shape[0] != num_images:
         raise InputError(f'{name} holds {image.shape[0]} images, its partner {num_images}; they must be pairs.')
-    # generous on purpose: an LR image before clamping overshoots, but an image in [0, 255] must not pass
+    # a wide limit: an LR image before clamping may overshoot, but an image in [0, 255] must not pass
     readable = image.device.type == 'cpu' or not (torch.is_grad_enabled() or is_recording(image.device))
     if check_range and readable and not bool(image.detach().abs().max() <= 16):
         raise InputError(f'{name} has values from {image.min():.4g} to {image.max():.4g}; images are in [0, 1]. '
@@ -51,28 +51,28 @@ def check_image(name: str, image: torch.Tensor, num_images: int | None = None, c
 
 
 def check_latents(latents: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]) -> None:
-    """Refuse latents whose number or shapes do not belong to the LR image."""
+    """Check that number and shapes of the latents fit the LR image."""
     got = [tuple(latent.shape) if torch.is_tensor(latent) else type(latent).__name__ for latent in latents]
     if got != list(shapes):
         raise InputError(f'latents have shapes {got}; this LR image needs {list(shapes)}, finest level first.')
 
 
 def check_temperature(name: str, temperature: float) -> None:
-    """Refuse what is not a number from 0 to 100; usual temperatures are 0 to 1."""
+    """Check that a temperature is a number from 0 to 100; usual values are 0 to 1."""
     if isinstance(temperature, bool) or not isinstance(temperature, numbers.Real) or not 0 <= temperature < 100:
         raise InputError(f'{name} is {temperature!r}; it must be a number from 0 (no noise); usual values are 0 to 1.')
 
 
 def fit_to_scale(gt: torch.Tensor, scale: int, lq: torch.Tensor | None = None) -> torch.Tensor:
-    """Crop or reflect out an HR image at the bottom and right to a multiple of the scale, or to that of `lq`.
+    """Crop an HR image, or pad it by reflection, at the bottom and right: to a multiple of the scale, or to fit `lq`.
 
     Args:
         gt: (N, C, H, W).
         scale: Ratio of HR to LR size.
-        lq: Its size decides where given (N, C, h, w). Default: the next multiple of the scale.
+        lq: If given, (N, C, h, w), its size decides. Default: the next multiple of the scale.
 
     Returns:
-        (N, C, scale * h, scale * w); the input itself where it fits.
+        (N, C, scale * h, scale * w); the input itself if it fits.
     """
     h, w = gt.shape[2:]
     if min(h, w) < scale:

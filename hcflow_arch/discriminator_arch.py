@@ -5,11 +5,11 @@ from .errors import InputError
 
 
 class HCFlowVGGDiscriminator(nn.Module):
-    """VGG-style discriminator for square patches of any multiple of 32, 160 x 160 in HCFlow++.
+    """VGG-style discriminator for square patches whose side is a multiple of 32 (160 in HCFlow++).
 
-    Five stages, each a 3x3 convolution and a 4x4 convolution of stride 2, then two linear layers. Layers, parameter
-    names and, for 128, checkpoints equal those of BasicSR's `VGGStyleDiscriminator` (SRGAN, ESRGAN), which takes 128
-    or 256 only.
+    Five stages, each a 3x3 convolution and a 4x4 convolution with stride 2, then two linear layers. Layers, parameter
+    names and, for side 128, checkpoints are those of BasicSR's `VGGStyleDiscriminator` (SRGAN, ESRGAN), which only
+    takes 128 or 256.
 
     Args:
         num_in_ch (int): Channels of the images. Default: 3.
@@ -30,7 +30,7 @@ class HCFlowVGGDiscriminator(nn.Module):
         channels = [num_in_ch] + [num_feat * factor for factor in (1, 2, 4, 8, 8)]
         for i, (before, after) in enumerate(zip(channels[:-1], channels[1:], strict=True)):
             self.add_module(f'conv{i}_0', nn.Conv2d(before, after, 3, 1, 1, bias=i == 0))
-            if i > 0:  # every convolution but the first has batch norm, and the bias there
+            if i > 0:  # all but the first have batch norm, which has the bias
                 self.add_module(f'bn{i}_0', nn.BatchNorm2d(after))
             self.add_module(f'conv{i}_1', nn.Conv2d(after, after, 4, 2, 1, bias=False))
             self.add_module(f'bn{i}_1', nn.BatchNorm2d(after))

@@ -45,37 +45,35 @@ class HCFlowCode(NamedTuple):
 class HCFlowNet(ChannelsLastModule):
     """Hierarchical conditional flow: a bijection between an HR image and (LR image, latents).
 
-    Without further arguments this is the paper's network for x4 super-resolution; `scale` and `task` change the
-    defaults of the others to the paper's values for them.
+    The default is the paper's network for x4 super-resolution. `scale` and `task` change the defaults of the other
+    arguments to the paper's values.
 
     Args:
         scale (int): 2, 4, 8 or 16. Default: 4.
         task (str): 'sr' or 'rescaling'. Default: 'sr'.
-        quant_bins (int): Dequantization noise is uniform in [0, 1/quant_bins); unused in rescaling.
-            Default: 64 up to x4, else 256.
+        quant_bins (int): Dequantization noise is uniform in [0, 1/quant_bins) (SR). Default: 64 up to x4, else 256.
         num_flow_steps (int): Main flow steps of each level. Default: 13; rescaling: 8.
         num_cond_steps (int): Conditional flow steps of each level. Default: 13; rescaling: 6.
-        hidden_channels (int): Of the FCN subnets. Default: 64.
-        num_subnet_grow_ch (int): Growth of the dense-block subnets (main steps of rescaling). Default: 32.
+        hidden_channels (int): Channels inside the FCN subnets. Default: 64.
+        num_subnet_grow_ch (int): Growth channels of the dense-block subnets (main steps of rescaling). Default: 32.
         num_feat (int): Features of the RRDB feature nets. Default: 64.
-        num_block (Sequence[int]): RRDBs of the feature nets' two parts. Default: (7, 7) up to x4, else (5, 5);
+        num_block (Sequence[int]): RRDBs in the two parts of the feature nets. Default: (7, 7) up to x4, else (5, 5);
             rescaling: (2, 1).
-        num_grow_ch (int): Growth of the RRDBs. Default: 32; rescaling: 16.
-        feature_net (dict): `{type: NAME, ...}`: an architecture registered in BasicSR that keeps the resolution, in
-            place of the RRDB feature nets. Default: None.
-        coupling (str): Coupling layer in place of the affine one: the name of a class with `@register_coupling` (see
-            docs/extending.md). Default: 'AffineCoupling'.
-        temperature (float): Sampling temperature of `net(lq)` where none is given. Default: 0; rescaling: 1.
+        num_grow_ch (int): Growth channels of the RRDBs. Default: 32; rescaling: 16.
+        feature_net (dict): `{type: NAME, ...}`: an architecture registered in BasicSR that keeps the resolution,
+            in place of RRDBs. Default: None.
+        coupling (str): Name of the coupling, see docs/extending.md. Default: 'AffineCoupling'.
+        temperature (float): Sampling temperature of `net(lq)`. Default: 0; rescaling: 1.
         start (str): Starting values, 'paper' or 'wavelet' (see flow/initialization.py). Default: 'paper'.
-        memory (str): 'default', or 'low': training keeps only the inputs of dense blocks and flow steps and computes
-            the rest again in backward: less than a third is kept. Same numbers. Default: 'default'.
-        channels_last (bool): Channels last in memory; None: where faster, on a CPU with AVX2 or AVX-512, whose large
-            convolutions then need half the multiplications, and on a GPU with TF32. Default: None.
-        compile (bool): Compile the dense blocks with torch.compile (seconds to a minute, once in a process) for what
-            runs without gradients, validation and sampling; for GPUs. Default: False.
+        memory (str): 'default', or 'low': training stores only the inputs of dense blocks and flow steps for backward,
+            and computes the rest again. Less than a third of the memory, the same numbers. Default: 'default'.
+        channels_last (bool): Store features channels last. `~`: on where it is faster (CPUs with AVX2 or AVX-512, GPUs
+            with TF32). Default: None.
+        compile (bool): Compile the dense blocks with torch.compile for validation and sampling, on GPUs. Takes up to a
+            minute, once per process. Default: False.
 
     Raises:
-        InputError: An argument outside of what is allowed.
+        InputError: A wrong argument.
     """
 
     def __init__(self, scale: int = 4, task: str = 'sr', quant_bins: int | None = None,
@@ -86,7 +84,7 @@ class HCFlowNet(ChannelsLastModule):
                  channels_last: bool | None = None, compile: bool = False):
         given = {name: value for name, value in locals().items() if name not in ('self', '__class__')}
         super().__init__()
-        self.arguments = {name: value for name, value in given.items() if value is not None}  # to rebuild it
+        self.arguments = {name: value for name, value in given.items() if value is not None}  # to rebuild the network
         if scale not in SCALES or not isinstance(scale, int):
             raise InputError(f'network_g.scale is {scale!r}; allowed are {SCALES}.')
         if task not in TASKS:
@@ -111,13 +109,13 @@ class HCFlowNet(ChannelsLastModule):
             # actnorm, 1x1 convolution, coupling (Glow, section 3), with context in the conditional flow
             half = num_channels // 2
             subnet = FCN(half + num_context_ch, coupling_class.num_outputs * (num_channels - half), hidden_channels,
-                         recompute=not recompute)  # a step that is run again as a whole needs it no more
+                         recompute=not recompute)  # not needed if the whole step is run again
             return FlowStep(num_channels, coupling_class(subnet, half), recompute=recompute)
 
         def main_step(index: int, num_channels: int) -> FlowStep:
             if not rescaling:
                 return glow_step(num_channels)
-            # the LR image is always the first three channels; it conditions the rest and is shifted by it in turns
+            # the first three channels are the LR image; in turn it conditions the others and is shifted by them
             if index % 2 == 0:
                 subnet = DenseBlock(3, coupling_class.num_outputs * (num_channels - 3), num_subnet_grow_ch)
                 return FlowStep(num_channels, coupling_class(subnet, 3), with_conv=False, recompute=recompute)
@@ -152,7 +150,7 @@ class HCFlowNet(ChannelsLastModule):
         self.compile_blocks(compile)
 
     def compile_blocks(self, compiled: bool) -> None:
-        """Choose whether dense blocks are compiled where they run without gradients."""
+        """Choose whether dense blocks use torch.compile when gradients are disabled."""
         if not isinstance(compiled, bool):
             raise InputError(f'network_g.compile is {compiled!r}; it must be true or false.')
         self.compiles_blocks = compiled
@@ -169,17 +167,17 @@ class HCFlowNet(ChannelsLastModule):
                dequantization_noise: torch.Tensor | None = None) -> HCFlowCode:
         """Split HR images into LR images and latents; with `lq`, also give their likelihood (HCFlow).
 
-        Sizes that are no multiple of the scale are reflected out at the bottom and right; crop what decode returns to
-        `[..., :H, :W]` to get the original size back. With `lq` given, its size decides: `gt` is cropped (the usual
-        modcrop of test sets) or reflected out to `scale` times it, by less than `scale` pixels.
+        If the size is not a multiple of the scale, `gt` is padded by reflection at the bottom and right; crop the
+        output of decode to `[..., :H, :W]`. With `lq`, the size of `lq` decides: `gt` is cropped (the usual modcrop of
+        test sets) or padded to `scale` times that size, by less than `scale` pixels.
 
         Args:
             gt: HR images in [0, 1], RGB, float, (N, 3, H, W).
             lq: LR images in [0, 1], (N, 3, h, w). Default: None, no nll.
-            dequantization_noise: u in [0, 1) of gt's shape, added as u / quant_bins (SR). Default: drawn.
+            dequantization_noise: u in [0, 1) with the shape of gt; u / quant_bins is added (SR). Default: random.
 
         Raises:
-            InputError: wrong shape or type, LR and HR sizes that do not belong together, HR smaller than the scale.
+            InputError: Wrong shape or type, sizes of LR and HR that do not fit each other, HR smaller than the scale.
         """
         check_image('gt', gt, check_range=True)
         if lq is not None:
@@ -216,7 +214,7 @@ class HCFlowNet(ChannelsLastModule):
         clamped = lq_exact.clamp(0, 1)
         if self.task == 'rescaling':
             return HCFlowCode(clamped, latents, None, lq_exact)
-        # rounding and clamping pass gradients straight through
+        # straight-through gradient of rounding and clamping
         lq_rounded = lq_exact + ((clamped * 255).round() / 255 - lq_exact).detach()
         if lq is None:
             return HCFlowCode(lq_rounded, latents, None, lq_exact)
@@ -228,7 +226,7 @@ class HCFlowNet(ChannelsLastModule):
     def downscale(self, gt: torch.Tensor) -> torch.Tensor:
         """The LR image alone, as :attr:`HCFlowCode.lq_exact` but without noise: (N, 3, H, W) -> (N, 3, h, w).
 
-        Not clamped. Needs neither feature nets nor conditional steps, so it is much cheaper than :meth:`encode`.
+        Not clamped. It needs neither feature nets nor conditional steps, so it is much cheaper than :meth:`encode`.
         """
         check_image('gt', gt, check_range=True)
         x = fit_to_scale(gt, self.scale)
@@ -241,24 +239,24 @@ class HCFlowNet(ChannelsLastModule):
     def decode(self, lq: torch.Tensor, latents: Sequence[torch.Tensor] | None = None, temperature: float = 1.0,
                generator: torch.Generator | None = None, features: torch.Tensor | None = None,
                clamp: bool = True) -> torch.Tensor:
-        """Restore HR images from LR images and latents, given or drawn from temperature * N(0, I).
+        """Restore HR images from LR images and latents. Without latents, they are drawn from temperature * N(0, I).
 
-        The LR image is used as it is, never rounded. Noise is drawn for the coarsest level first.
+        The LR image is not rounded. Noise is drawn for the coarsest level first.
 
         Args:
-            lq: LR images in [0, 1], RGB, float, of any size (N, 3, h, w).
-            latents: z of every level, finest first, as encode returns them. Default: None, drawn.
-            temperature: Standard deviation of the drawn latents, >= 0; unused where latents are given. Default: 1.
-            generator: Random generator of the noise, on any device. Default: PyTorch's.
-            features: What :meth:`coarsest_features` returned for `lq`: computed once for many samples, at any
+            lq: LR images of any size in [0, 1], RGB, float, (N, 3, h, w).
+            latents: z of each level, finest first, as encode returns them. Default: None, drawn.
+            temperature: Standard deviation of the drawn latents, >= 0; not used with latents. Default: 1.
+            generator: Random generator of the noise, on any device. Default: PyTorch's global one.
+            features: What :meth:`coarsest_features` returned for `lq`; compute it once for many samples, at any
                 temperature. Default: None, computed.
-            clamp: Clamp to [0, 1]; False returns the pixels as the flow gives them. Default: True.
+            clamp: Clamp to [0, 1]; False returns the pixels of the flow. Default: True.
 
         Returns:
             HR images, (N, 3, scale * h, scale * w).
 
         Raises:
-            InputError: wrong shapes or types, or an image far out of [0, 1], such as one in [0, 255].
+            InputError: Wrong shapes or types, or an image far outside of [0, 1], such as one in [0, 255].
         """
         check_image('lq', lq, check_range=latents is None)
         if latents is None:
@@ -274,7 +272,7 @@ class HCFlowNet(ChannelsLastModule):
         return x.clamp(0, 1) if clamp else x
 
     def coarsest_features(self, lq: torch.Tensor) -> torch.Tensor:
-        """The features that depend on the LR image (N, 3, h, w) alone, for :meth:`decode`."""
+        """The features of the coarsest level, which depend only on the LR image (N, 3, h, w), for :meth:`decode`."""
         check_image('lq', lq, check_range=True)
         with self._no_data_start():
             return self.levels[-1].features(lq, [])
@@ -303,9 +301,9 @@ class HCFlowNet(ChannelsLastModule):
     def forward(self, lq: torch.Tensor | None, gt: torch.Tensor | None = None,
                 latents: Sequence[torch.Tensor] | None = None, temperature: float | None = None,
                 generator: torch.Generator | None = None, dequantization_noise: torch.Tensor | None = None):
-        """Encode where `gt` is given, else decode (at the network's default temperature where none is given).
+        """Encode if `gt` is given, else decode. Default temperature: that of the network.
 
-        Both directions come through here so that DistributedDataParallel and torch.compile see everything that needs
+        Both directions go through forward, so that DistributedDataParallel and torch.compile see everything that needs
         gradients. See :meth:`encode` and :meth:`decode` for shapes and errors.
         """
         if gt is not None:
@@ -314,21 +312,21 @@ class HCFlowNet(ChannelsLastModule):
             raise InputError('HCFlowNet was called without an image; give lq to decode or gt to encode.')
         return self.decode(lq, latents, self.temperature if temperature is None else temperature, generator)
 
-    # ---- start of actnorm ----
+    # ---- initialization of actnorm ----
 
     def actnorms(self) -> list[ActNorm2d]:
-        """All actnorms of the network, those of subnets included."""
+        """All actnorms of the network, including those of subnets."""
         return [module for module in self.modules() if isinstance(module, ActNorm2d)]
 
     def is_initialized(self) -> bool:
-        """Whether every actnorm was started or loaded."""
+        """Whether all actnorms are initialized or loaded."""
         return all(norm.is_initialized() for norm in self.actnorms())
 
     @contextmanager
     def _no_data_start(self):
-        """Keep decode from starting actnorms: its data run the wrong way.
+        """Keep decode from initializing actnorms, because its data run in the wrong direction.
 
-        A network that is trained through decode alone (BasicSR's SRModel) keeps its present weights as their start.
+        If a network is trained through decode alone (BasicSR's SRModel), its actnorms start with their present weights.
         """
         waiting = [norm for norm in self.actnorms() if norm.waits_for_data()] if self.training else []
         if torch.is_grad_enabled():

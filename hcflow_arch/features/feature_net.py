@@ -1,4 +1,4 @@
-"""Feature nets: what the conditional flow of a level sees of the low-resolution image."""
+"""Feature nets compute the context of the conditional flows from the low-resolution image."""
 import inspect
 
 import torch
@@ -14,15 +14,15 @@ from .rrdb import RRDB
 class RRDBFeatureNet(nn.Module):
     """The paper's feature net: two stacks of RRDBs (HCFlow; ESRGAN, section 3.1).
 
-    Maps (N, num_in_ch, h, w) to (N, num_out_ch, h, w); `num_out_ch` is 2 * num_feat where both parts are handed on.
+    Maps (N, num_in_ch, h, w) to (N, num_out_ch, h, w); `num_out_ch` is 2 * num_feat with both parts, else num_feat.
 
     Args:
         num_in_ch (int): Channels of the input.
         num_feat (int): Channels of the features. Default: 64.
         num_block (tuple[int, int]): RRDBs of the first and of the second part. Default: (7, 7).
         num_grow_ch (int): Channels that each convolution of a dense block adds. Default: 32.
-        both_parts (bool): Hand on [part1, part2] (SR) or part2 alone (rescaling). Default: True.
-        recompute (bool): Keep only the inputs of dense blocks for backward. Default: False.
+        both_parts (bool): Return [part1, part2] (SR) or part2 alone (rescaling). Default: True.
+        recompute (bool): Store only the inputs of dense blocks for backward. Default: False.
     """
 
     def __init__(self, num_in_ch: int, num_feat: int = 64, num_block: tuple[int, int] = (7, 7),
@@ -45,11 +45,11 @@ class RRDBFeatureNet(nn.Module):
 
 
 class RegisteredFeatureNet(nn.Module):
-    """Any architecture of BasicSR's ARCH_REGISTRY that keeps the resolution, as feature net (paper: 'any CNN').
+    """Any architecture of BasicSR's ARCH_REGISTRY that keeps the resolution, as a feature net (paper: 'any CNN').
 
-    Its input channels are set by the level it serves; its output channels are found by running it once. Where it
-    takes only sizes that are a multiple of 2, 4, ... 64 (RRDBNet at scale 1, SwinIR), other sizes are padded by
-    repeating the border and cropped afterwards.
+    The level sets its input channels. Running it once shows its output channels. If it only takes sizes that are a
+    multiple of 2, 4, ... 64 (RRDBNet at scale 1, SwinIR), other sizes are padded by repeating the border, and the
+    output is cropped.
 
     Args:
         num_in_ch (int): Channels of the input.
@@ -78,7 +78,7 @@ class RegisteredFeatureNet(nn.Module):
             raise InputError(f'feature_net.{names[0]} is set by the level that the feature net serves; remove it.')
         try:
             self.net = build_network({**opt, names[0]: num_in_ch})
-        except Exception as error:  # whatever an unknown architecture raises on options that it cannot take
+        except Exception as error:  # an unknown architecture may raise anything on wrong options
             raise InputError(f'feature_net: {arch} cannot be built with {dict(opt)} and {names[0]}: {num_in_ch} '
                              f'({error!r}); change its options or take another one, such as RRDBNet.') from error
         self.size_multiple, self.num_out_ch = self._probe(num_in_ch, arch)
@@ -92,7 +92,7 @@ class RegisteredFeatureNet(nn.Module):
             h, w = (multiple * 3, multiple * 5)
             try:
                 out = self.net(torch.zeros(1, num_in_ch, h, w))
-            except Exception as error:  # whatever an unknown architecture raises on a size it cannot take
+            except Exception as error:  # an unknown architecture may raise anything on a wrong size
                 seen = f'{arch} raises {error!r} on an input of {num_in_ch}x{h}x{w}'
                 continue
             if torch.is_tensor(out) and out.dim() == 4 and out.shape[2:] == (h, w):

@@ -1,4 +1,4 @@
-"""Residual-in-residual dense blocks (ESRGAN, section 3.1), with names of parameters as in BasicSR's RRDBNet."""
+"""Residual-in-residual dense blocks (ESRGAN, section 3.1), with the parameter names of BasicSR's RRDBNet."""
 import torch
 import torch.nn as nn
 
@@ -22,7 +22,7 @@ class ResidualDenseBlock(DenseBlock):
 
 
 class RRDB(nn.Module):
-    """Three residual dense blocks and, around them, once more `out * 0.2 + x`. Arguments: see ResidualDenseBlock."""
+    """Three residual dense blocks and a residual connection around them, `out * 0.2 + x`. Arguments as above."""
 
     def __init__(self, num_feat: int, num_grow_ch: int, recompute: bool = False):
         super().__init__()

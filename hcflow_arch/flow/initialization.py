@@ -1,4 +1,4 @@
-"""Starting values of the flow. They change no layer, name or shape, so every checkpoint loads into either."""
+"""Starting values of the flow. They change no layers, names or shapes, so all checkpoints load with either start."""
 import math
 
 import torch
@@ -10,21 +10,21 @@ from .layers import average_over_processes
 from .squeeze import SpaceToDepth
 
 STARTS = ('paper', 'wavelet')
-MAX_ROWS = 16384  # pixels of a batch that a prior is fitted to: 14 per unknown of the paper's network
-RESCALING_GAIN = 20.  # rescaling: noise of temperature 1 starts at a twentieth of the high frequencies it stands for
+MAX_ROWS = 16384  # pixels of the batch to fit a prior to: 14 per unknown of the paper's network
+RESCALING_GAIN = 20.  # rescaling: noise at temperature 1 starts at 1/20 of the high frequencies
 
 
 @torch.no_grad()
 def apply_start(net: torch.nn.Module, start: str) -> None:
     """Set the starting values of an HCFlowNet that need no data.
 
-    'paper': random orthogonal 1x1 matrices, actnorms started from the first batch, as layers are made.
+    'paper': random orthogonal 1x1 matrices, and actnorms that the first batch initializes. Layers are made this way.
 
-    'wavelet': the untrained network downsamples by averaging. In the main path the first 1x1 matrix of each level is
-    the averaging Haar transform of the squeezed pixels, and actnorms start as the identity without data, so the LR
-    path is not standardized. All other 1x1 matrices reverse the order of the channels, an even number of them in each
-    chain: the chain as a whole starts as the identity, but couplings change either half in turns, LR image included.
-    With the first batch, :func:`fit_start` does the rest.
+    'wavelet': the untrained network downsamples by averaging. In the main path, the first 1x1 matrix of each level is
+    the averaging Haar transform of the squeezed pixels. Actnorms there start as the identity, without data, so the LR
+    image is not standardized. All other 1x1 matrices reverse the order of the channels, an even number of them in each
+    chain: the chain as a whole starts as the identity, but couplings change both halves in turn, and the LR image too.
+    :func:`fit_start` does the rest with the first batch.
 
     Args:
         net: HCFlowNet.
@@ -49,7 +49,7 @@ def apply_start(net: torch.nn.Module, start: str) -> None:
 
 
 def _reverse_channels(steps) -> None:
-    """Identity for the first 1x1 matrix of a chain, reversal for an even number after it, identity for what is left."""
+    """The first 1x1 matrix of a chain becomes the identity, an even number after it reversals, the rest identities."""
     num_reversed = (len(steps) - 1) // 2 * 2
     for index, step in enumerate(steps):
         torch.nn.init.eye_(step.conv1x1.weight)
@@ -60,7 +60,7 @@ def _reverse_channels(steps) -> None:
 def averaging_haar(num_channels: int) -> torch.Tensor:
     """The Haar transform of HaarSqueeze as a matrix on the channels of space-to-depth, (4C, 4C), entries +-1/4.
 
-    Band-major rows: the first C are the 2x2 means. (The orthonormal +-1/2 would not start as an average.)
+    Rows are band-major: the first C are the 2x2 means. (With the orthonormal +-1/2 they would not be averages.)
     """
     signs = torch.tensor([[1., 1., 1., 1.], [1., -1., 1., -1.], [1., 1., -1., -1.], [1., -1., -1., 1.]])
     matrix = torch.zeros(4, num_channels, num_channels, 4)
@@ -71,18 +71,18 @@ def averaging_haar(num_channels: int) -> torch.Tensor:
 
 @torch.no_grad()
 def fit_start(net: torch.nn.Module, x: torch.Tensor, lq: torch.Tensor | None) -> None:
-    """Start the conditional flows from the first batch: actnorms as usual, then every prior as the best linear one.
+    """Initialize the conditional flows from the first batch: actnorms as usual, then each prior by least squares.
 
     The mean of each prior becomes the least-squares prediction of the high frequencies from the (random) features of
-    the LR image, its scale what that leaves unexplained. So the untrained network already predicts detail, about as
-    well as bicubic upsampling, instead of zeros.
+    the LR image, and its scale the standard deviation of the residual. So the untrained network predicts detail about
+    as well as bicubic upsampling.
 
     Args:
-        net: HCFlowNet in training mode, not yet started.
+        net: HCFlowNet in training mode, not yet initialized.
         x: HR images with dequantization noise, (N, 3, H, W).
-        lq: LR images (N, 3, h, w); the coarsest prior is fitted to their features, which are what decode sees.
+        lq: LR images (N, 3, h, w); the coarsest prior is fitted to their features, as decode uses them.
     """
-    # without autocast, whose cache would hand on weights that are cast here, without gradients (PyTorch 2.6)
+    # no autocast: its cache would reuse weights that were cast here, without gradients (PyTorch 2.6)
     with torch.autocast(x.device.type, enabled=False):
         parts = []
         for level in net.levels:
@@ -94,7 +94,7 @@ def fit_start(net: torch.nn.Module, x: torch.Tensor, lq: torch.Tensor | None) ->
             for step in level.prior[:-1]:
                 high, _ = step(high, features[-1])
             gaussian, last_norm = level.prior[-1], level.prior[-2].actnorm
-            if gaussian.bounded:  # its scale cannot go below exp(-0.5), so what it whitens is amplified instead
+            if gaussian.bounded:  # its scale is at least exp(-0.5), so its input is amplified instead
                 last_norm.log_scale += math.log(RESCALING_GAIN)
                 high = high * RESCALING_GAIN
             _fit_gaussian(gaussian, features[-1], high)
@@ -115,8 +115,8 @@ def _fit_gaussian(gaussian, features: torch.Tensor, target: torch.Tensor) -> Non
     gram = average_over_processes(inputs.T @ inputs / len(rows))
     moments = average_over_processes(inputs.T @ outputs / len(rows))
     if not (gram.isfinite().all() and moments.isfinite().all()):
-        return  # the actnorms wait as well, and with the next batch all start again
-    gram.diagonal().add_(1e-2 * gram.diagonal().mean())  # 1e-2: of 1e-4 to 3e-2 the best on unseen pictures
+        return  # the actnorms wait as well; the next batch initializes all
+    gram.diagonal().add_(1e-2 * gram.diagonal().mean())  # 1e-2 was best on unseen pictures, of 1e-4 to 3e-2
     solution = torch.linalg.solve(gram, moments)
     variance = average_over_processes(((outputs - inputs @ solution)**2).mean(dim=0))
 

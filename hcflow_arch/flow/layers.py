@@ -12,9 +12,9 @@ from hcflow_arch.convs.modes import full_precision
 class FlowLayer(nn.Module, abc.ABC):
     """An invertible map between data and latent.
 
-    Every layer returns its own log-determinant: `log_det[n] = log|det dz/dx|` of sample n, shape (N,), float32 or
-    wider; it never adds into a tensor it was given. Conditioning comes as `context`, (N, F, H, W) at the resolution of
-    `x`; unconditional layers ignore it.
+    Each layer returns its own log-determinant: `log_det[n] = log|det dz/dx|` of sample n, shape (N,), float32 or wider.
+    It never changes a tensor that it got. `context`, (N, F, H, W) at the resolution of `x`, is the condition;
+    unconditional layers ignore it.
     """
 
     @abc.abstractmethod
@@ -27,11 +27,11 @@ class FlowLayer(nn.Module, abc.ABC):
 
 
 class ActNorm2d(FlowLayer):
-    """`(x + bias) * exp(log_scale)` per channel, started from data (Glow, section 3.1).
+    """`(x + bias) * exp(log_scale)` per channel, initialized from data (Glow, section 3.1).
 
-    The first forward pass in training mode sets bias and log_scale so that its outputs have mean 0 and variance 1 over
-    batch and pixels (of all processes, in distributed training). `initialized` is a buffer: saved, loaded, moved, so
-    loaded weights are never started again.
+    The first forward pass in training mode sets bias and log_scale so that its output has mean 0 and variance 1 over
+    batch and pixels, in distributed training over all processes. `initialized` is a buffer, saved and loaded with the
+    weights, so loaded weights are never initialized again.
 
     Args:
         num_channels (int): Channels of the input.
@@ -42,39 +42,39 @@ class ActNorm2d(FlowLayer):
         self.bias = nn.Parameter(torch.zeros(1, num_channels, 1, 1))
         self.log_scale = nn.Parameter(torch.zeros(1, num_channels, 1, 1))
         self.register_buffer('initialized', torch.tensor(False))
-        # A host-side copy of `initialized` that is only ever True when the buffer is: reading the buffer itself in
-        # every training step would make a GPU wait for the host each time.
+        # A copy of `initialized` on the CPU, True only if the buffer is: reading the buffer in each training step would
+        # synchronize with the GPU each time.
         self._known_initialized = False
 
     @torch.no_grad()
     def initialize(self, x: torch.Tensor) -> None:
-        """Start from the statistics of x: (N, C, H, W); where they are not finite, wait for the next batch."""
+        """Initialize from the statistics of x (N, C, H, W); if they are not finite, wait for the next batch."""
         mean = average_over_processes(x.mean(dim=0, keepdim=True).mean(dim=(2, 3), keepdim=True))
         std = average_over_processes(((x - mean)**2).mean(dim=(0, 2, 3), keepdim=True)).sqrt()
         if not (mean.isfinite().all() and std.isfinite().all()):
             return
         self.bias.copy_(-mean)
-        # a constant channel keeps its scale: amplified a million times in layer after layer, the next image overflows
+        # a constant channel keeps its scale: amplified a million times in each layer, the next image would overflow
         self.log_scale.copy_(torch.where(std > 1e-6, -torch.log(std + 1e-6), 0))
         self.mark_initialized()
 
     def mark_initialized(self) -> None:
-        """Keep the present weights: no data start any more."""
+        """Keep the present weights; data will not initialize them any more."""
         self.initialized.fill_(True)
         self._known_initialized = True
 
     def is_initialized(self) -> bool:
-        """Whether the weights were started or loaded."""
+        """Whether the weights are initialized or loaded."""
         if not self._known_initialized:
             self._known_initialized = bool(self.initialized)
         return self._known_initialized
 
     def waits_for_data(self) -> bool:
-        """Whether the next forward pass is to start this layer."""
+        """Whether the next forward pass initializes this layer."""
         return self.training and not self.is_initialized()
 
     def normalize(self, x: torch.Tensor) -> torch.Tensor:
-        """The output of :meth:`forward` without log_det, for use as a plain layer."""
+        """The output of :meth:`forward` without log_det, for use as an ordinary layer."""
         if self.waits_for_data():
             self.initialize(x)
         return (x + self.bias) * self.log_scale.exp()
@@ -92,7 +92,7 @@ class ActNorm2d(FlowLayer):
 
 
 def average_over_processes(mean: torch.Tensor) -> torch.Tensor:
-    """Mean over all processes of means over batches of equal size, which drop_last gives every training process."""
+    """Average over processes; their batches have equal size, because training drops the last incomplete batch."""
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(mean)
         mean = mean / dist.get_world_size()
@@ -125,7 +125,7 @@ class InvertibleConv1x1(FlowLayer):
 def conv1x1(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """1x1 convolution of (N, C, H, W) by a matrix (K, C), bias (K,).
 
-    As a product of matrices, which PyTorch keeps in float32 on every GPU; it lets convolutions round to TF32.
+    A matrix product, because PyTorch computes it in full float32 on GPUs, whereas convolutions round to TF32.
     """
     n, _, h, w = x.shape
     x, weight = x.flatten(2), weight.expand(n, -1, -1)
@@ -139,9 +139,9 @@ def sum_log_abs_det(weights: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def invert(weights: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Inverses of matrices of equal size, (K, C, C), in one batched float64 call: the round-off of many steps adds up.
+    """Inverses of matrices of equal size, (K, C, C), in one batched call; in float64, because errors add up.
 
-    Unlike `torch.linalg.inv`, a singular matrix is not looked for, which would make a GPU wait; its inverse is not
-    finite.
+    Unlike `torch.linalg.inv`, this does not check for singular matrices, which would synchronize with a GPU. Their
+    inverse is not finite.
     """
     return torch.linalg.inv_ex(torch.stack(tuple(weights)).double()).inverse

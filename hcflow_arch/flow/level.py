@@ -1,4 +1,4 @@
-"""One level of the hierarchy: a split of the image, and what the low part says of the high part."""
+"""One level of the hierarchy: splits an image into a low and a high part, and models high given low."""
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +11,7 @@ from .steps import FlowSequential
 
 
 class HCFlowLevel(nn.Module):
-    """One level: the main path splits (low, high), the prior is p(high | features of low and coarser levels)."""
+    """The main path splits x into (low, high); the prior models p(high | features of low and of coarser levels)."""
 
     def __init__(self, main: FlowSequential, num_low: int, feature_net: nn.Module, prior: FlowSequential):
         super().__init__()
@@ -33,6 +33,6 @@ class HCFlowLevel(nn.Module):
         """Features of `low` and of the coarser levels' features (coarsest first), (N, F, H/2, W/2)."""
         size = low.shape[2:]
         resized = [F.interpolate(f, size=size, mode='nearest') for f in reversed(coarser)]
-        if resized:  # in one layout: a concatenation of two is slow, and in planes
+        if resized:  # same layout: a mixed concatenation is slow and channels first
             low = low.contiguous(memory_format=layout_like(resized[0]))
         return self.feature_net(torch.cat([low, *resized], dim=1))

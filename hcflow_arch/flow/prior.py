@@ -1,4 +1,4 @@
-"""p(high | low): flow steps and a Gaussian, both conditioned on features of the low-resolution part."""
+"""The Gaussian at the end of p(high | low), conditioned on features of the low-resolution part."""
 import math
 
 import torch
@@ -11,14 +11,14 @@ from .subnets import ZeroConv2d
 
 
 class ConditionalGaussian(FlowLayer):
-    """Whitens what is left: `z = (x - mean) * exp(-log_scale)` with mean and log_scale predicted from the context.
+    """Whitens its input: `z = (x - mean) * exp(-log_scale)`, with mean and log_scale predicted from the context.
 
-    With z ~ N(0, I) this is the Gaussian N(mean, exp(log_scale)^2) of the paper.
+    With z ~ N(0, I), x has the Gaussian distribution N(mean, exp(log_scale)^2) of the paper.
 
     Args:
         num_channels (int): Channels of the input.
         num_context_ch (int): Channels of the context.
-        bounded (bool): Bound log_scale as couplings do (rescaling). Default: False.
+        bounded (bool): Bound log_scale as in couplings (rescaling). Default: False.
     """
 
     def __init__(self, num_channels: int, num_context_ch: int, bounded: bool = False):

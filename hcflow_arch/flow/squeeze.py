@@ -1,4 +1,4 @@
-"""Squeeze layers: trade resolution for channels, (N, C, H, W) <-> (N, 4C, H/2, W/2)."""
+"""Squeeze layers exchange resolution for channels, (N, C, H, W) <-> (N, 4C, H/2, W/2)."""
 import math
 
 import torch
@@ -24,7 +24,7 @@ class HaarSqueeze(FlowLayer):
     """Haar transform of every 2x2 block; the first C output channels are the local mean (HCFlow).
 
     Outputs are band-major: all channels of the mean, then of the horizontal, vertical and diagonal difference.
-    The filters carry the factor 1/4 forward and none backward.
+    The forward direction has the factor 1/4, the inverse none.
 
     Args:
         num_channels (int): Channels C of the input. Default: 3.
@@ -35,7 +35,7 @@ class HaarSqueeze(FlowLayer):
         self.num_channels = num_channels
         signs = torch.tensor([[[1., 1.], [1., 1.]], [[1., -1.], [1., -1.]], [[1., 1.], [-1., -1.]],
                               [[1., -1.], [-1., 1.]]])
-        # Constants, yet a parameter: released checkpoints count and carry them, channel-major (4C, 1, 2, 2).
+        # Constants, but a parameter because released checkpoints contain them, channel-major (4C, 1, 2, 2).
         self.haar_weights = nn.Parameter(signs.repeat(num_channels, 1, 1).unsqueeze(1), requires_grad=False)
 
     @full_precision
@@ -43,7 +43,7 @@ class HaarSqueeze(FlowLayer):
         n, c, h, w = x.shape
         bands = F.conv2d(x, self.haar_weights / 4, stride=2, groups=c)
         z = bands.view(n, c, 4, h // 2, w // 2).transpose(1, 2).reshape(n, 4 * c, h // 2, w // 2)
-        # log|det| of a 2x2 block is log(1/16), and there are h/2 * w/2 blocks in every channel
+        # log|det| of a 2x2 block is log(1/16); each channel has h/2 * w/2 blocks
         return z, x.new_full((n,), -math.log(16) * c * (h // 2) * (w // 2))
 
     @full_precision

@@ -13,15 +13,14 @@ from .layers import ActNorm2d, FlowLayer, InvertibleConv1x1, conv1x1, invert, su
 class FlowStep(FlowLayer):
     """Actnorm, 1x1 convolution (optional), coupling: the repeated unit of the flow (Glow, figure 2a).
 
-    Actnorm and 1x1 convolution together are linear, so they run as one convolution with bias, and what is known of
-    them without the image (log-determinant, inverse matrix) can be handed in by the chain, which has it for all its
-    steps at once.
+    Actnorm and 1x1 convolution together are linear, so they run as one convolution with bias. Their log-determinant and
+    inverse matrix do not depend on the image; a chain computes them for all its steps at once and passes them in.
 
     Args:
         num_channels (int): Channels of the input.
         coupling (FlowLayer): The coupling layer.
         with_conv (bool): Mix channels by a learned 1x1 convolution before the coupling. Default: True.
-        recompute (bool): Keep only the input for backward, which runs the step again. Default: False.
+        recompute (bool): Store only the input for backward, which runs the step again. Default: False.
     """
 
     def __init__(self, num_channels: int, coupling: FlowLayer, with_conv: bool = True, recompute: bool = False):
@@ -36,13 +35,13 @@ class FlowStep(FlowLayer):
         return z, log_det + linear_log_det([self]) * (x.shape[2] * x.shape[3])
 
     def inverse(self, z, context=None, conv_inverse: torch.Tensor | None = None):
-        """latent -> data; `conv_inverse`: the inverse 1x1 matrix (C, C) where the caller has it."""
+        """latent -> data; `conv_inverse`: the inverse 1x1 matrix (C, C), if the caller has it."""
         if conv_inverse is None and self.conv1x1 is not None:
             conv_inverse = invert([self.conv1x1.weight])[0]
         return self._run(self._inverse, z, context, conv_inverse)
 
     def change(self, x: torch.Tensor, context: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """As :meth:`forward`, but log_det is that of the coupling alone."""
+        """Like :meth:`forward`, but log_det is that of the coupling alone."""
         return self._run(self._forward, x, context, self.actnorm.waits_for_data())
 
     def _run(self, function, *args):
@@ -60,7 +59,7 @@ class FlowStep(FlowLayer):
 
     def _linear(self, x, starting):
         norm, weight = self.actnorm, None if self.conv1x1 is None else self.conv1x1.weight
-        if starting:  # layer by layer: biases just started have gradients of pure round-off, which Adam makes a step
+        if starting:  # layer by layer: else new biases get rounding errors as gradients, which Adam turns into steps
             x = norm.normalize(x)
             return x if weight is None else conv1x1(x, weight)
         scale = norm.log_scale.exp()
@@ -85,9 +84,9 @@ def linear_log_det(steps: Sequence[FlowStep]) -> torch.Tensor:
 
 
 class FlowSequential(nn.Sequential, FlowLayer):
-    """A chain of flow layers that all see the same context; its flow steps have the same size, after any squeeze."""
+    """A chain of flow layers with the same context. All its flow steps have the same number of channels."""
 
-    _kept_inverses = None  # (matrices, their inverses) as last computed without gradients
+    _kept_inverses = None  # (matrices, inverses), last computed without gradients
 
     def forward(self, x, context=None):
         log_det = x.new_zeros(x.shape[0])
@@ -110,14 +109,14 @@ class FlowSequential(nn.Sequential, FlowLayer):
         return [layer for layer in self if isinstance(layer, FlowStep)]
 
     def _conv_inverses(self) -> list[torch.Tensor]:
-        """The inverse 1x1 matrices of the steps, kept while the matrices do not change.
+        """The inverse 1x1 matrices of the steps, cached while the matrices do not change.
 
-        Values are compared, not version counters: `param.data.mul_()`, as in BasicSR's EMA, does not count.
+        This compares values, not version counters: `param.data.mul_()`, as in BasicSR's EMA, does not increase those.
         """
         weights = [step.conv1x1.weight for step in self._steps() if step.conv1x1 is not None]
         if not weights:
             return []
-        # no comparison in a training step, which would make a GPU wait, nor in a CUDA graph, which would not see it
+        # no comparison in training, which would synchronize with a GPU, nor in a CUDA graph, which cannot branch
         if torch.is_grad_enabled() or is_recording(weights[0].device):
             return list(invert(weights))
         matrices, kept = torch.stack(weights), self._kept_inverses

@@ -1,6 +1,6 @@
-"""Plain networks inside couplings and priors. They need not be invertible.
+"""Networks inside couplings and priors; they need not be invertible.
 
-Subnets take `(x, context=None)`, (N, C, H, W) and (N, F, H, W), and see both as one tensor of C + F channels.
+Subnets take `(x, context=None)`, (N, C, H, W) and (N, F, H, W), and treat both as one tensor with C + F channels.
 """
 import torch
 import torch.nn as nn
@@ -14,7 +14,7 @@ from .layers import ActNorm2d
 
 
 def xavier_init_(*convs: nn.Conv2d, scale: float = 0.1) -> None:
-    """Xavier-normal weights times `scale` (0.1: a deep stack starts near the identity), biases 0."""
+    """Xavier-normal weights times `scale` (0.1: deep stacks start near the identity); biases 0."""
     with torch.no_grad():
         for conv in convs:
             nn.init.xavier_normal_(conv.weight)
@@ -24,7 +24,7 @@ def xavier_init_(*convs: nn.Conv2d, scale: float = 0.1) -> None:
 
 
 class ZeroConv2d(nn.Module):
-    """`(conv3x3(x) + bias) * exp(3 * log_scale)`; all start at 0, so that what it parametrizes starts as the identity.
+    """`(conv3x3(x) + bias) * exp(3 * log_scale)`; starts at 0, so that a coupling starts as the identity.
 
     Glow, section 3.3. Input (N, num_in_ch, H, W), output (N, num_out_ch, H, W).
     """
@@ -36,8 +36,8 @@ class ZeroConv2d(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros(num_out_ch, 1, 1))
 
     def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weight (num_out_ch, num_in_ch, 3, 3) and bias (num_out_ch,) of the convolution that this is."""
-        scale = torch.exp(3 * self.log_scale)  # the 3 makes the scale learn three times as fast as the weights
+        """Weight (num_out_ch, num_in_ch, 3, 3) and bias (num_out_ch,) of the equivalent convolution."""
+        scale = torch.exp(3 * self.log_scale)  # the factor 3 makes the scale learn three times as fast as the weights
         return self.weight * scale[..., None], self.bias * scale.flatten()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -45,13 +45,13 @@ class ZeroConv2d(nn.Module):
 
 
 class FCN(nn.Module):
-    """conv3x3, actnorm, ReLU, conv1x1, actnorm, ReLU, zero conv: the subnet of affine couplings.
+    """conv3x3, actnorm, ReLU, conv1x1, actnorm, ReLU, zero conv: the subnet of flow steps with a 1x1 convolution.
 
     Args:
-        num_in_ch (int): Channels of the condition, context included.
-        num_out_ch (int): Channels of the output: shift and raw scale, interleaved.
-        hidden_channels (int): Default: 64.
-        recompute (bool): Keep only the output of the first convolution for backward. Default: True.
+        num_in_ch (int): Channels of the input, including the context.
+        num_out_ch (int): Channels of the output.
+        hidden_channels (int): Channels between the convolutions. Default: 64.
+        recompute (bool): Store only the output of the first convolution for backward. Default: True.
     """
 
     def __init__(self, num_in_ch: int, num_out_ch: int, hidden_channels: int = 64, recompute: bool = True):
@@ -73,19 +73,19 @@ class FCN(nn.Module):
 
 @torch.no_grad()
 def _start(norm, conv, x, context=None):
-    """Start an actnorm that waits for data from what it gets, conv([x, context])."""
+    """Initialize an actnorm that waits for data from its input, conv([x, context])."""
     if norm.waits_for_data():
         norm.initialize(conv(x if context is None else torch.cat([x, context], dim=1)))
 
 
 def _fold(conv, norm):
-    """Weight and bias of the one convolution that norm(conv(x)) is: actnorm gives `(y + bias) * exp(log_scale)`."""
+    """Weight and bias of the convolution that equals norm(conv(x)) = (conv(x) + bias) * exp(log_scale)."""
     scale = norm.log_scale.exp()
     return conv.weight * scale.view(-1, 1, 1, 1), (norm.bias * scale).flatten()
 
 
 def _conv3x3(x, context, weight, bias):
-    """conv3x3 of [x, context], without a concatenation: convolutions are linear, so each part has its own."""
+    """conv3x3 of [x, context] without a concatenation: the sum of one convolution of each."""
     layout = layout_like(weight)
     x = x.contiguous(memory_format=layout)
     if context is None:
@@ -97,16 +97,16 @@ def _conv3x3(x, context, weight, bias):
 
 
 class DenseBlock(nn.Module):
-    """Five densely connected conv3x3; the subnet of rescaling's main steps. The fifth starts at 0.
+    """Five densely connected conv3x3; the subnet of rescaling's main steps. The fifth convolution starts at 0.
 
     Args:
         num_in_ch (int): Channels of the input.
         num_out_ch (int): Channels of the output.
         num_grow_ch (int): Channels that each of the first four adds. Default: 32.
-        recompute (bool): Keep only the input for backward, which runs the first four again. Default: False.
+        recompute (bool): Store only the input for backward, which runs the first four again. Default: False.
 
     Attributes:
-        compiled (bool): Compile what runs without gradients.
+        compiled (bool): Use torch.compile when gradients are disabled.
     """
 
     compiled = False

@@ -1,4 +1,4 @@
-"""Released HCFlow checkpoints <-> our state dicts: names only, the numbers stay as they are."""
+"""Translates the authors' released checkpoints to our state dicts: names only, the numbers do not change."""
 import os
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from hcflow_arch.errors import InputError
 
 from .safe_load import load_file
 
-# names inside the parts that occur in several places
+# names inside parts that occur in several places
 _FCN = {
     'conv1.weight': 'conv1.weight', 'conv1.actnorm.bias': 'norm1.bias', 'conv1.actnorm.logs': 'norm1.log_scale',
     'conv2.weight': 'conv2.weight', 'conv2.actnorm.bias': 'norm2.bias', 'conv2.actnorm.logs': 'norm2.log_scale',
@@ -20,7 +20,7 @@ _PRIOR = {'weight': 'weight', 'bias': 'bias', 'logs': 'log_scale'}
 
 
 def is_official_state_dict(state_dict: Mapping) -> bool:
-    """Whether these are the names of a released checkpoint (also with `module.` before them)."""
+    """Whether these are the names of a released checkpoint, also with the prefix `module.`."""
     return any(re.match(r'(module\.)?flow\.layers\.\d+\.', str(name)) for name in state_dict)
 
 
@@ -29,14 +29,14 @@ def load_official_state_dict(path_or_dict: str | os.PathLike | Mapping,
     """Translate a released checkpoint.
 
     Args:
-        path_or_dict: File of a bare state dict (.pth, loaded with `weights_only=True`, or .safetensors), or that state
-            dict. Names may begin with `module.`.
-        initialized: Mark its actnorms as started, which those of released checkpoints are. False for starting weights
-            in the released naming. Default: True.
+        path_or_dict: A state dict, or a file with one (.pth, loaded with `weights_only=True`, or .safetensors). Names
+            may begin with `module.`.
+        initialized: Mark its actnorms as initialized, as those of released checkpoints are. False for untrained weights
+            with the released names. Default: True.
 
     Returns:
-        State dict for HCFlowNet, and the keyword arguments that rebuild the network. `quant_bins` cannot be seen in a
-        checkpoint and keeps HCFlowNet's default for the scale.
+        State dict for HCFlowNet, and the keyword arguments that rebuild the network. A checkpoint does not contain
+        `quant_bins`, so it keeps HCFlowNet's default for the scale.
 
     Raises:
         InputError: Not a released HCFlow checkpoint.
@@ -60,8 +60,8 @@ def load_official_state_dict(path_or_dict: str | os.PathLike | Mapping,
 
 
 def _main_places(state_dict: Mapping) -> dict[int, tuple[int, int]]:
-    """Index in flow.layers -> (level, index in our main path). Splits and space-to-depth have no weights, so a level
-    ends where the next index with weights is not the next number."""
+    """Index in flow.layers -> (level, index in our main path). Splits and space-to-depth have no weights, so a
+    gap in the indices with weights is the border of two levels."""
     haar = any(name.endswith('haar_weights') for name in state_dict)
     indices = sorted({int(match.group(1)) for match in (re.match(r'flow\.layers\.(\d+)\.', n) for n in state_dict)
                       if match})
@@ -118,10 +118,10 @@ def _rename_step(rest: str, name: str, fcn: bool) -> str:
 
 
 def arguments_of(ours: Mapping[str, torch.Tensor]) -> dict:
-    """Constructor arguments of HCFlowNet, as far as the names and shapes of our state dict tell them.
+    """Constructor arguments of HCFlowNet, as far as names and shapes of our state dict determine them.
 
     Raises:
-        InputError: Not a state dict of HCFlowNet, or one with a registered feature net, which shapes do not tell.
+        InputError: Not a state dict of HCFlowNet, or one with a registered feature net, which shapes do not determine.
     """
 
     def count(pattern: str) -> int:

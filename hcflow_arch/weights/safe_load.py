@@ -1,4 +1,4 @@
-"""Reading checkpoint files without trusting them."""
+"""Loading checkpoint files safely."""
 import json
 import os
 import pickle
@@ -15,7 +15,7 @@ SWITCHES = ('TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
 def load_file(path: str | os.PathLike) -> dict:
     """Load a checkpoint or training state onto the CPU with `weights_only=True`: nothing in it can run code.
 
-    Files that end in .safetensors hold tensors alone; the arguments of their network are in their metadata.
+    A .safetensors file holds only tensors; its metadata hold the arguments of the network.
 
     Raises:
         InputError: The file is missing, unreadable, broken, or holds more than tensors and plain values.
@@ -28,7 +28,7 @@ def load_file(path: str | os.PathLike) -> dict:
         raise InputError(f'Checkpoint {path} does not exist. Check its path.') from error
     except pickle.UnpicklingError as error:
         raise unsafe_checkpoint(path) from error
-    except Exception as error:  # whatever the bytes of a broken file make the reader raise
+    except Exception as error:  # a broken file can make the reader raise anything
         reason = (str(error) or type(error).__name__).split('\n')[0]
         raise InputError(f'Checkpoint {path} cannot be read ({reason}). It is broken or not a checkpoint.') from error
     if not isinstance(content, Mapping):
@@ -37,7 +37,7 @@ def load_file(path: str | os.PathLike) -> dict:
 
 
 def load_safetensors(path: str | os.PathLike) -> dict:
-    """{'params': state dict} of a .safetensors file, with 'network_g' where the file names it.
+    """{'params': state dict} of a .safetensors file, with 'network_g' if the file has it.
 
     Raises:
         InputError: The file is missing or broken, or safetensors is not installed.
@@ -58,7 +58,7 @@ def load_safetensors(path: str | os.PathLike) -> dict:
 
 
 def import_safetensors():
-    """The package, or one clear error where it is not installed."""
+    """The package safetensors, or one clear error if it is not installed."""
     try:
         import safetensors
     except ImportError as error:
@@ -69,10 +69,10 @@ def import_safetensors():
 
 @contextmanager
 def weights_only() -> Iterator[None]:
-    """Within it every `torch.load` of this process, and of those it starts, refuses pickled code.
+    """Context in which each `torch.load` of this process and of its child processes refuses pickled code.
 
-    BasicSR, torchvision (VGG) and lpips load without `weights_only`, which depends on PyTorch's version and on
-    TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD, or with `weights_only=False`; PyTorch's own switch overrules them all.
+    BasicSR, torchvision (VGG) and lpips call `torch.load` with `weights_only=False`, or without it, which depends on
+    PyTorch's version and on TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD. PyTorch's own switch overrides them all.
     """
     before = {name: os.environ.pop(name, None) for name in SWITCHES}
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
@@ -86,13 +86,13 @@ def weights_only() -> Iterator[None]:
 
 
 def load_problem(error: Exception) -> str:
-    """What an error of loading says, without PyTorch's advice to load unsafely."""
+    """The message of a loading error, without PyTorch's advice to load unsafely."""
     if isinstance(error, pickle.UnpicklingError):
         return 'it holds Python objects, which are never loaded, or is no checkpoint'
     return f'{type(error).__name__}: {error}'
 
 
 def unsafe_checkpoint(path: str | os.PathLike) -> InputError:
-    """The error for a file whose pickle holds more than PyTorch's safe reader takes."""
+    """The error for a file with more in it than PyTorch's safe loader accepts."""
     return InputError(f'{path} is not a safe checkpoint: it holds Python objects, which are never loaded, or is no '
                       'checkpoint at all. Save bare state dicts with torch.save.')

@@ -1,13 +1,17 @@
 """Errors while an image is read name its file; BasicSR's datasets raise whatever the missing image led to."""
 import os
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
+import torch
 from basicsr.utils import FileClient
 from torch.utils.data import Dataset
 
 from hcflow_arch import InputError
 from hcflow_model.utils.errors import error_text, said_by
+
+MAX_VALUE = 16  # of images in [0, 1]: those that overshoot pass, those in [0, 255] do not
 
 
 class NamedErrors(Dataset):
@@ -77,6 +81,30 @@ def describe_data_error(dataset: Dataset, index: int, error: Exception) -> str |
         return None
     what = ' and '.join(sizes) or f'item {item} of dataset {getattr(dataset, "opt", {}).get("name")}'
     return f'Image {what}: {error_text(error)}'
+
+
+def batch_problem(batch: Mapping, dataset: str | None, every_device: bool = False) -> str | None:
+    """What is wrong with the values of a batch's images; it names the first such image. None if nothing is.
+
+    Args:
+        batch: As a loader gives it: gt and lq, (N, C, H, W), and maybe their files, gt_path and lq_path.
+        dataset: Its name.
+        every_device: Also look at images on a GPU, for which the CPU has to wait.
+    """
+    for key in ('gt', 'lq'):
+        images = batch.get(key)
+        if not torch.is_tensor(images) or not (every_device or images.device.type == 'cpu'):
+            continue
+        peaks = images.detach().abs().flatten(1).amax(dim=1)
+        bad = (~(peaks <= MAX_VALUE)).nonzero().flatten().tolist()  # NaN is not below anything
+        if not bad:
+            continue
+        image, paths = images[bad[0]], batch.get(f'{key}_path') or batch.get('gt_path') or batch.get('lq_path')
+        name = paths[bad[0]] if paths else f'{bad[0] + 1} of a batch'
+        what = (f'values from {image.min():.4g} to {image.max():.4g}; images are in [0, 1]. Divide 8-bit values by 255'
+                if image.isfinite().all() else 'values that are NaN or infinite; mend it or take it out')
+        return f'Image {name} ({key}) of dataset {dataset} has {what}.'
+    return None
 
 
 def is_over_data(error: Exception, kind: type) -> bool:

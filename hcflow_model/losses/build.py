@@ -10,6 +10,7 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from hcflow_arch import InputError
 from hcflow_arch.weights.safe_load import load_problem, weights_only
 from hcflow_model.metrics.lpips import check_lpips_available
+from hcflow_model.utils.errors import said_by
 from hcflow_model.utils.registries import is_known
 
 from .image_loss import check_vgg_layers
@@ -18,12 +19,19 @@ IMAGES = torch.zeros(2, 3, 16, 16)  # for trying losses
 
 
 def build_loss_of(opt: dict) -> torch.nn.Module:
-    """BasicSR's `build_loss`, with one clear error for arguments that the loss refuses."""
+    """BasicSR's `build_loss`, with one clear error for arguments that the loss rejects.
+
+    Raises:
+        InputError: BasicSR's or our loss rejects an argument, or a plugin's says so. Others are bugs.
+    """
     try:
         return build_loss(opt)
     except InputError:
         raise
-    except (TypeError, ValueError, NotImplementedError) as error:
+    except (TypeError, ValueError, AssertionError, NotImplementedError) as error:
+        package = LOSS_REGISTRY.get(opt['type']).__module__.partition('.')[0]
+        if not is_known(opt['type'], LOSS_REGISTRY) and not said_by(error, package):
+            raise
         raise InputError(f'Loss {dict(opt)}: {error}') from error
 
 
@@ -55,7 +63,7 @@ def _check_loss(what, loss, *inputs, **kwargs):
     try:
         with torch.no_grad():
             value = loss(*inputs, **kwargs)
-    except Exception as error:  # whatever follows from inputs of another kind
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:  # of inputs of another kind
         raise InputError(f'{what} cannot be computed of what it is given here ({error}); take a loss that is made for '
                          'it.') from error
     if not torch.is_tensor(value) or value.numel() != 1:

@@ -68,7 +68,7 @@ class Metrics:
                 height, width = (values['samples'][0] if values.get('img') is None else values['img']).shape[:2]
                 failures[name] = (
                     f'val.metrics.{name} {dict(self.opt[name])} cannot be computed of {height}x{width} pixels '
-                    f'({problem}); is what crop_border leaves too small, or flat? It is left out.')
+                    f'({problem}); is what crop_border leaves too small, or flat?')
         return results
 
     def per_sample(self) -> list[str]:

@@ -44,7 +44,7 @@ class Adversary:
         net_d = self.model.get_bare_model(self.model.net_d).eval()
         try:
             net_d(torch.zeros(1, 3, size, size, device=self.model.device))
-        except Exception as error:  # whatever an unknown architecture raises on a size it cannot take
+        except (RuntimeError, ValueError, AssertionError) as error:  # PyTorch's, of shapes, or the architecture's own
             raise InputError(f'network_d {opt["network_d"]["type"]} cannot take patches of datasets.train.gt_size '
                              f'{size}: {error}') from error
         net_d.train()

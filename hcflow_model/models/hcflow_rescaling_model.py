@@ -26,19 +26,20 @@ class HCFlowRescalingModel(HCFlowModel):
     default_train_temperature = 1.0
     has_likelihood = False
 
-    def _init_losses(self, train_opt):
+    def init_losses(self, train_opt):
         if train_opt.get('nll_opt'):
             raise InputError('train.nll_opt: a rescaling network has no likelihood; remove it, or train an SR network '
                              'with HCFlowModel.')
         self.cri_lq = build_train_loss(train_opt, 'lq_opt', IMAGES, IMAGES, device=self.device)
         self.cri_latent = build_train_loss(train_opt, 'latent_opt', [IMAGES], device=self.device)
-        super()._init_losses(train_opt)
+        super().init_losses(train_opt)
 
     def feed_data(self, data):
         """Take a batch: gt (N, 3, H, W) in [0, 1] and, where the dataset has it, lq, the bicubic guide."""
         if 'gt' not in data:
             raise InputError("Rescaling needs HR images, but the dataset gives none; use a dataset with 'gt', such as "
                              'PairedImageDataset or HROnlyDataset.')
+        self.batch = data
         self.gt = data['gt'].to(self.device, non_blocking=True)
         self.lq_is_ours = 'lq' not in data
         if 'lq' in data:
@@ -50,12 +51,12 @@ class HCFlowRescalingModel(HCFlowModel):
 
     def generator_losses(self):
         losses = (self.cri_lq, self.cri_latent, self.cri_pixel, self.cri_perceptual, self.adversary)
-        return [self._rescaling_losses] if any(losses) else []
+        return [self.rescaling_losses] if any(losses) else []
 
     def starts_from_data(self):
         return True
 
-    def _rescaling_losses(self, lq, gt):
+    def rescaling_losses(self, lq, gt):
         code = self.net_g(None, gt=gt)
         losses = {}
         if self.cri_lq:

@@ -1,8 +1,12 @@
-"""Updates that are not finite are left out, by all processes together, and counted."""
+"""Updates whose losses or gradients are NaN or infinite: all processes skip them, and the log counts them."""
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
+from basicsr.utils import get_root_logger
+
+from hcflow_arch import InputError
+from hcflow_model.data.errors import batch_problem
 
 
 class Check(NamedTuple):
@@ -19,8 +23,8 @@ class Status(NamedTuple):
 
     Attributes:
         iter: The iteration it is about: on a GPU the one before.
-        total: Updates left out so far.
-        in_a_row: Iterations without a break in which an update was left out, this one included.
+        total: Updates skipped so far.
+        in_a_row: How many iterations in a row, up to this one, had a skipped update.
         stop: Whether a process was asked to stop.
         checks: The updates of that iteration.
     """
@@ -105,8 +109,36 @@ def _read(current_iter, status, event, checks):
     return Status(current_iter, int(total), int(in_a_row), stop > 0, checks)
 
 
+def handle_status(model, status: Status, current_iter: int) -> None:
+    """Log skipped updates, and end training after too many in a row or when a signal asks for it.
+
+    Args:
+        model (FlowModel): In training.
+        status: What :meth:`UpdateGuard.end_iteration` returned.
+        current_iter: The iteration that has ended.
+
+    Raises:
+        InputError: `max_nonfinite` iterations in a row had a skipped update. Everything is saved.
+        TrainingStopped: By a signal. Everything is saved.
+    """
+    if status.in_a_row in (1, model.max_nonfinite):
+        names = {parameter: name for net in (model.net_g, getattr(model, 'net_d', None)) if net is not None
+                 for name, parameter in model.get_bare_model(net).named_parameters()}
+        what, losses = describe(status, names)
+        if status.in_a_row == 1:
+            get_root_logger().warning(f'Iteration {status.iter}: an update is skipped, because it is not finite: '
+                                      f'{what}. All skipped updates are counted as l_nonfinite.')
+        if status.in_a_row == model.max_nonfinite:
+            model.save_now(current_iter)
+            raise InputError(f'{model.max_nonfinite} iterations in a row (train.max_nonfinite), up to '
+                             f'{status.iter}, were not finite: {what}. The last good weights and their state are '
+                             f'saved as iteration {current_iter}. {advice(model, losses, current_iter)}')
+    if status.stop:
+        model.stop(current_iter)
+
+
 def describe(status: Status, names: dict[torch.nn.Parameter, str], count: int = 3) -> tuple[str, list[str]]:
-    """What was not finite: a sentence, and the names of the losses of the updates that were left out.
+    """What was not finite: a sentence, and the names of the losses of the skipped updates.
 
     Args:
         status: Of an iteration with such an update.
@@ -139,9 +171,9 @@ def advice(model, losses: list[str], current_iter: int) -> str:
         current_iter: Iteration as which the last good weights are saved.
     """
     opt, train_opt = model.opt, model.opt['train']
-    values = torch.cat([model.gt.flatten(1), model.lq.flatten(1)], dim=1)
-    if not values.isfinite().all():
-        return 'The images of the last batch hold values that are not finite: mend the dataset.'
+    problem = batch_problem(model.batch, (opt['datasets'].get('train') or {}).get('name'), every_device=True)
+    if problem:
+        return problem
     if (model.gt.amax(dim=(2, 3)) == model.gt.amin(dim=(2, 3))).all(dim=1).any():
         return ('The last batch holds images of one colour, on which the likelihood grows without bound: leave such '
                 'images out of the dataset.')

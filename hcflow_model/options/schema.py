@@ -40,7 +40,8 @@ TRAIN = {
     'net_d_iters': Option((int,), 'update the flow every so many iterations', 1),
     'net_d_init_iters': Option((int,), 'iterations at the start in which the discriminator trains alone', 0),
     'temperature': Option(NUMBER, 'temperature of perceptual and GAN losses (default 0.9; rescaling: 1)', 0),
-    'accumulate': Option((int,), 'split every batch into so many parts to save memory; gradients are summed', 1),
+    'accumulate': Option((int,), 'split each batch of the flow into N parts to save memory; gradients are summed. The '
+                         'discriminator takes the whole batch', 1),
     'amp': Option((str,), 'bf16: mixed precision; very slow on CPUs without bf16 instructions; ~: off'),
     'cuda_graph': Option((bool,), 'start all kernels of an update at once: faster where a GPU waits for the CPU '
                                   '(default false)'),

@@ -74,6 +74,20 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     torch._foreach_copy_(grads, [mean.view_as(grad) for mean, grad in zip(means, grads, strict=True)])
 
 
+def average_values(values: dict[str, torch.Tensor], opt: dict) -> dict[str, torch.Tensor]:
+    """The mean over all ranks of every scalar, still on its device. Nothing is sent where there is one process.
+
+    Args:
+        values: Scalars by name; all ranks have the same names.
+        opt: All options: `dist` and `world_size`.
+    """
+    if not opt['dist'] or not values:
+        return values
+    sums = torch.stack(list(values.values()))
+    dist.all_reduce(sums)
+    return dict(zip(values, sums / opt['world_size'], strict=True))
+
+
 def float_buffers(net: torch.nn.Module) -> list[torch.Tensor]:
     """Buffers that training may change by what a rank has seen, such as batch norm's of a feature net."""
     return [buffer for buffer in net.buffers() if buffer.is_floating_point()]

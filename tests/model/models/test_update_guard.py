@@ -7,6 +7,7 @@ from basicsr.utils import get_root_logger
 from helpers import L1, NLL_OPT, adam_states, equal, gan_opts, train, training_batch, training_model, weights_of
 
 from hcflow_arch import InputError
+from hcflow_model.models import flow_model
 from hcflow_model.models.update_guard import UpdateGuard
 
 NET_D = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 2}
@@ -161,6 +162,35 @@ def test_advice_for_images_of_one_colour(tmp_path):
     batch = training_batch()
     batch['gt'][1] = 0.5
     assert 'images of one colour' in stopped(tmp_path, NLL_OPT, batch=batch)[0]
+
+
+def spoilt(key, value, paths=True):
+    batch = training_batch()
+    batch[key][1, 2, 3, 0] = value
+    return {**batch, **({f'{key}_path': ['a/good.png', 'a/bad.png']} if paths else {})}
+
+
+@pytest.mark.parametrize(('key', 'value', 'problem'), [
+    ('gt', math.nan, 'NaN or infinite'), ('lq', math.inf, 'NaN or infinite'), ('gt', -math.inf, 'NaN or infinite'),
+    ('lq', 200., r'values from \S+ to 200; .*Divide 8-bit values by 255')])
+def test_images_of_a_batch_that_are_none_are_named(key, value, problem, tmp_path):
+    model = training_model(tmp_path, NLL_OPT)
+    model.opt['datasets'] = {'train': {'name': 'faces'}}
+    train(model, 1)
+    model.feed_data(spoilt(key, value))
+    with pytest.raises(InputError, match=rf'^Image a/bad\.png \({key}\) of dataset faces has .*{problem}') as caught:
+        model.optimize_parameters(2)
+    assert '\n' not in str(caught.value) and 'nan' not in str(caught.value) and model.last_iter == 1
+    model.feed_data(spoilt(key, value, paths=False))
+    with pytest.raises(InputError, match=rf'^Image 2 of a batch \({key}\) of dataset faces has'):
+        model.optimize_parameters(2)
+
+
+def test_advice_for_images_that_only_a_gpu_has_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(flow_model, 'batch_problem', lambda *_: None)
+    monkeypatch.setattr('hcflow_arch.hcflow_arch.check_image', lambda *_, **__: None)
+    message, _ = stopped(tmp_path, NLL_OPT, batch=spoilt('gt', math.nan))
+    assert 'Image a/bad.png (gt) of dataset None has values that are NaN' in message
 
 
 def test_a_break_in_the_row_counts_anew(tmp_path):

@@ -71,7 +71,7 @@ WANDB = {
 }
 
 PATH = {
-    'pretrain_network_g': Option((str,), 'checkpoint of the flow, ours or a released one'),
+    'pretrain_network_g': Option((str,), 'checkpoint of the flow, ours or released, or the name of a released network'),
     'param_key_g': Option((str,), 'params (default), or params_ema, which the hcflow commands take'),
     'strict_load_g': Option((bool,), 'refuse a checkpoint whose names or shapes differ'),
     'pretrain_network_d': Option((str,), 'checkpoint of the discriminator'),

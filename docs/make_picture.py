@@ -11,12 +11,12 @@ import hcflow_model  # noqa: F401  isort: skip  (first: it makes `import basicsr
 
 from hcflow_arch import InputError
 from hcflow_model import HCFlowUpscaler
-from hcflow_model.exploration.sheets import draw_exploration
 from hcflow_model.images.arrays import to_tensor
 from hcflow_model.images.bicubic import bicubic_resize
 from hcflow_model.images.drawing import encode_png
 from hcflow_model.images.files import read_image
 from hcflow_model.utils.files import write_bytes
+from hcflow_model.validation.sheet import draw_sheet
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / 'tests' / 'data'
@@ -33,7 +33,7 @@ def make_picture(weights: str | Path, output: str | Path) -> None:
     rows = {'bicubic': [bicubic_resize(lq, scale).clamp(0, 1)], 't0': [to_tensor(upscaler(image, 0))],
             f't{TEMPERATURE}': [to_tensor(sample) for sample in upscaler.samples(image, NUM_SAMPLES, TEMPERATURE)]}
     rows = {label: [crop(image, 1) for image in images] for label, images in rows.items()}
-    sheet = draw_exploration(crop(lq, scale), rows, crop(gt, 1), errors=False)
+    sheet = draw_sheet(crop(lq, scale), rows, scale, crop(gt, 1))
     write_bytes(Path(output), encode_png(sheet))
 
 

@@ -1,6 +1,7 @@
 """What the commands for images share: which files become which, progress, and failures that do not stop the rest."""
 import argparse
 import mimetypes
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from hcflow_arch import InputError
-from hcflow_model.images.files import EXTENSIONS, find_images
-from hcflow_model.utils.files import WriteError
+from hcflow_model.images.files import IMAGE_ENDINGS, WRITABLE, find_images
+from hcflow_model.utils.files import WriteError, file_name, printable
+from hcflow_model.utils.memory import enough_memory
 
 
 class Job(NamedTuple):
@@ -20,19 +22,22 @@ class Job(NamedTuple):
         source: The file to read.
         target: The file to write, without its extension.
         extension: '.png' and so on; None: chosen for the image.
+        problem: Why the source cannot be read, where that is known before. Default: None.
     """
     source: Path
     target: Path
     extension: str | None
+    problem: str | None = None
 
     def path(self, extension: str, number: int | None = None) -> Path:
         """The file to write; `number`: of the sample, where there are several."""
-        return self.target.with_name(self.target.name + ('' if number is None else f'_{number}') + extension)
+        return self.target.with_name(file_name(self.target.name, ('' if number is None else f'_{number}') + extension))
 
     def is_finished(self, numbers: Iterable[int | None] = (None,)) -> bool:
         """Whether all files of the job are there: they are renamed when whole, so what is there is whole."""
         extensions = [self.extension] if self.extension else [self.source.suffix.lower(), '.png', '.tif']
-        return all(any(self.path(extension, number).exists() for extension in extensions) for number in numbers)
+        return self.problem is None and all(
+            any(os.path.exists(self.path(extension, number)) for extension in extensions) for number in numbers)
 
 
 def plan(args: argparse.Namespace, extension: str | None = None) -> list[Job]:
@@ -51,29 +56,31 @@ def plan(args: argparse.Namespace, extension: str | None = None) -> list[Job]:
     suffix = f'_{args.suffix}' if args.suffix else ''
     if '/' in suffix or '\\' in suffix:
         raise InputError(f'--suffix is {args.suffix!r}; it is a part of a file name, without slashes.')
-    if not source.exists():
-        raise InputError(f'Input {source} does not exist.')
-    blocked = next((folder for folder in output.parents if folder.is_file()), None)
+    if not os.path.exists(source):
+        raise InputError(f'Input {source} does not exist, or may not be read.')
+    blocked = next((folder for folder in output.parents if os.path.isfile(folder)), None)
     if blocked is not None:
         raise InputError(f'Output {output}: {blocked} is a file, which can hold nothing; give another output.')
-    if output.suffix.lower() in EXTENSIONS and not output.is_dir() and source.is_file():
+    is_one = not os.path.isdir(source)
+    if output.suffix.lower() in WRITABLE and not os.path.isdir(output) and is_one:
         return [_job_to_file(args, source, output, only)]
-    if output.is_file():
+    if os.path.isfile(output):
         raise InputError(f'Output {output} is a file; give a folder, or for one image a file name that ends in '
-                         f'{", ".join(EXTENSIONS)}.')
+                         f'{", ".join(WRITABLE)}.')
     kind = mimetypes.guess_type(output.name)[0]
-    if source.is_file() and not output.exists() and kind is not None and kind.startswith('image/'):
+    if is_one and not os.path.exists(output) and kind is not None and kind.startswith('image/'):
         raise InputError(f'Output {output}: format {output.suffix!r} cannot be written; allowed are '
-                         f'{", ".join(EXTENSIONS)}.')
-    folder = source if source.is_dir() else source.parent
+                         f'{", ".join(WRITABLE)}.')
+    folder = source.parent if is_one else source
     if output.resolve() == folder.resolve():
         raise InputError(f'The output folder is the input folder, {folder}; give another one, so that no image can be '
                          'written over.')
-    if source.is_file():
+    if is_one:
         return [Job(source, output / f'{source.stem}{suffix}', extension)]
-    images = [path for path in find_images(source) if output.resolve() not in path.resolve().parents]
-    if not images:
-        raise InputError(f'Folder {source} has no images ({", ".join(EXTENSIONS)}).')
+    images, problems = find_images(source)
+    images = [path for path in images if output.resolve() not in path.resolve().parents]
+    if not images and not problems:
+        raise InputError(f'Folder {source} has no images ({", ".join(IMAGE_ENDINGS)}).')
     stems = [path.relative_to(source).with_suffix('') for path in images]
     jobs = {}
     for path, stem in zip(images, stems, strict=True):
@@ -83,7 +90,7 @@ def plan(args: argparse.Namespace, extension: str | None = None) -> list[Job]:
             raise InputError(f'{jobs[job.target].source} and {path} would both be written to {job.target}; rename one '
                              'of them.')
         jobs[job.target] = job
-    return list(jobs.values())
+    return [*jobs.values(), *(Job(path, output, None, problem) for path, problem in problems.items())]
 
 
 def _job_to_file(args, source, output, only):
@@ -126,14 +133,17 @@ def run_jobs(jobs: list[Job], process: Callable[[Job, Callable[[float], None]], 
     bar = '{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total_fmt} images [{elapsed}<{remaining}]'
     with tqdm(total=len(waiting), bar_format=bar, disable=not waiting) as pbar:
         for position, job in enumerate(waiting):
-            pbar.set_description(job.source.name)
+            pbar.set_description(printable(job.source.name))
 
             def progress(share, position=position):
                 pbar.n = position + share
                 pbar.update(0)
 
             try:
-                process(job, progress)
+                if job.problem is not None:
+                    raise InputError(job.problem)
+                with enough_memory():
+                    process(job, progress)
             except WriteError:  # the next image would fare no better
                 raise
             except InputError as error:
@@ -143,6 +153,6 @@ def run_jobs(jobs: list[Job], process: Callable[[Job, Callable[[float], None]], 
     sys.stdout.write(f'{done} done' + (f', {skipped} there already (--overwrite makes them again)' if skipped else '')
                      + (f', {len(failures)} failed:' if failures else '') + '\n')
     for path, message in failures:
-        message = ' '.join(message.split())
-        sys.stderr.write(f'{message}\n' if str(path) in message else f'{path}: {message}\n')
+        line = message if str(path) in message else f'{path}: {message}'
+        sys.stderr.write(f'{" ".join(printable(line).split())}\n')
     return 1 if failures else 0

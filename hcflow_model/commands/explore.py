@@ -1,6 +1,5 @@
 """hcflow explore: pictures and figures of the solution space of one LR image."""
 import sys
-from pathlib import Path
 
 from . import _arguments
 
@@ -44,7 +43,11 @@ def add_arguments(parser) -> None:
 def run(args) -> int:
     """Do it; see the module docstring of exploration.py for what the words mean."""
     from hcflow_model.exploration.job import ExplorationJob
-    job = ExplorationJob(args)
-    text = job.explore()
-    sys.stdout.write(f'{text}\n\nwritten: {len(job.files)} files to {Path(args.output)}, {job.sheet_path} among them\n')
+    from hcflow_model.utils.files import printable
+    from hcflow_model.utils.memory import enough_memory
+    with enough_memory():
+        job = ExplorationJob(args)
+        text = job.explore()
+    sys.stdout.write(f'{text}\n\nwritten: {len(job.files)} files to {printable(args.output)}, '
+                     f'{printable(job.sheet_path)} among them\n')
     return 0

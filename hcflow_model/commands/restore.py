@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from hcflow_model.images.original import Sidecar, digest
     from hcflow_model.inference.draw import check_seed
     from hcflow_model.inference.upscaler import HCFlowRescaler
+    from hcflow_model.utils.files import printable
     from hcflow_model.utils.memory import keep_freed_memory
     arguments = _batch.constructor_arguments(args)
     if args.temperature is not None:
@@ -41,12 +42,12 @@ def run(args: argparse.Namespace) -> int:
     def process(job, progress):
         file = read_image_file(job.source)
         sidecar = Sidecar.from_text(file.text, job.source, file.pixels, rescaler.scale)
-        pixels = file.pixels
+        pixels, name = file.pixels, printable(job.source)
         if sidecar is None:
-            tqdm.write(f'{job.source} does not name its original size (was it made by hcflow downscale, and not saved '
-                       'again by another program?); it is taken as a multiple of the scale.')
+            tqdm.write(f'{name} does not name its original size (was it made by hcflow downscale, and not saved again '
+                       'by another program?); it is taken as a multiple of the scale.')
         elif sidecar.network != network:
-            tqdm.write(f'{job.source} was made small by another network than {args.weights}; it may look wrong.')
+            tqdm.write(f'{name} was made small by another network than {args.weights}; it may look wrong.')
         dtype = pixels.dtype if sidecar is None else sidecar.type
         size = [rescaler.scale * length for length in pixels.shape[:2]] if sidecar is None else sidecar[:2]
         extension = job.extension or automatic_extension(job.source, as_depth(pixels[:1, :1], dtype), size)

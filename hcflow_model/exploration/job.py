@@ -2,6 +2,7 @@
 import argparse
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from tqdm import tqdm
 from hcflow_arch import InputError
 from hcflow_arch.checks import check_temperature, fit_to_scale
 from hcflow_model.checkpoints.pretrained import find_checkpoint, load_pretrained
-from hcflow_model.images.arrays import check_array, planes, to_tensor
+from hcflow_model.images.arrays import check_array, planes, spread_colours, to_tensor
 from hcflow_model.images.bicubic import bicubic_resize, round8
 from hcflow_model.images.drawing import encode_png
 from hcflow_model.images.files import read_image, write_image
@@ -23,10 +24,11 @@ from hcflow_model.inference.tile_size import SHARE, free_memory, memory_needed
 from hcflow_model.inference.tiling import Tile
 from hcflow_model.inference.upscaler import find_device
 from hcflow_model.metrics.hcflow_metric import calculate_diversity, calculate_lr_psnr
-from hcflow_model.utils.files import file_hash, write_bytes
+from hcflow_model.utils.files import file_hash, file_name, write_bytes
 from hcflow_model.utils.memory import keep_freed_memory
 from hcflow_model.utils.tables import BICUBIC, aligned, json_safe, number, temperature_label
 from hcflow_model.validation.report import versions
+from hcflow_model.validation.sheet import draw_sheet
 
 from . import latents as exploration
 from . import sheets as exploration_sheets
@@ -36,10 +38,19 @@ FRAME_MS, END_MS = 100, 700  # of an animation
 KEPT = 'kept'
 
 
-def read_rgb(path: str | Path) -> torch.Tensor:
-    """An image file as (1, 3, H, W), RGB, float32 in [0, 1]; grey is repeated, alpha left out."""
-    array = check_array(str(path), read_image(path))
-    return to_tensor(array[..., planes(array)[0].channels]).contiguous()  # grey: one channel seen three times
+def read_colours(path: str | Path) -> np.ndarray:
+    """An image file as (H, W, 3), BGR, or (H, W, 1), grey, without alpha."""
+    array = spread_colours(check_array(str(path), read_image(path)))
+    return array[..., planes(array)[0].channels]
+
+
+def to_rgb(colours: np.ndarray) -> torch.Tensor:
+    """(1, 3, H, W), RGB, float32 in [0, 1], of what :func:`read_colours` returned."""
+    return to_tensor(colours).contiguous()  # grey: one channel seen three times
+
+
+def _without_pixels(array):
+    return torch.empty(1, 3, *array.shape[:2], device='meta')
 
 
 class ExplorationJob:
@@ -56,22 +67,24 @@ class ExplorationJob:
         self.args = args
         self.labels = _check_arguments(args)
         self.name, self.folder = Path(args.input).stem, Path(args.output)
-        self.sheet_path = self.folder / f'{self.name}_sheet.png'
+        self.sheet_path = self._path('sheet.png')
         self._check_files()
         self.checkpoint = find_checkpoint(args.weights)
         device = find_device(args.device)
         keep_freed_memory(device)
         self.net = load_pretrained(self.checkpoint, task='sr', param_key=args.param_key, device=device)
         self.scale = self.net.scale
-        self.lq = read_rgb(args.input)
-        self.gt, self.edited = (None if path is None else self._read_hr(path) for path in (args.gt, args.edit))
-        self._crop()
+        lq = read_colours(args.input)
+        self.window = self._window(*lq.shape[:2])
         self._check_memory(device)
+        self.lq = to_rgb(self._part(lq, 1))
+        self.gt, self.edited = (None if path is None else to_rgb(self._part(self._read_hr(path, lq), self.scale))
+                                for path in (args.gt, args.edit))
         self.lq_on_device = self.lq.to(device)
         self.files = {}  # {path: content}: written together at the end, so that a stopped run leaves nothing
 
     def _check_files(self):
-        if self.folder.exists() and not self.folder.is_dir():
+        if os.path.exists(self.folder) and not os.path.isdir(self.folder):
             raise InputError(f'-o {self.folder} is a file; give a folder.')
         given = {Path(path).resolve() for path in (self.args.input, self.args.gt, self.args.edit) if path is not None}
         names = ['sheet.png', 'explore.json', *(f'{label}_{i + 1}.png' for label, count in self.labels.items()
@@ -81,41 +94,42 @@ class ExplorationJob:
         if self.args.edit is not None:
             names += ['edit.png', *(f'edit_{content}_{what}.png' for content in ('input', 'own')
                                     for what in (KEPT, *self.labels))]
-        for path in (self.folder / f'{self.name}_{name}' for name in names):
+        for path in map(self._path, names):
             if path.resolve() in given:
                 raise InputError(f'{path} is an input, and would be overwritten; give another folder with -o.')
-            if path.exists() and not self.args.overwrite:
+            if os.path.exists(path) and not self.args.overwrite:
                 raise InputError(f'{path} is there already; give another folder with -o, or --overwrite.')
 
     def _animation_name(self):
         extension = self.args.animation
         return f'walk.{extension}' if extension != 'png' else 'walk_animated.png'
 
-    def _read_hr(self, path):
-        image = read_rgb(path)
+    def _read_hr(self, path, lq):
+        image = read_colours(path)
         try:
-            return fit_to_scale(image, self.scale, self.lq)
+            fit_to_scale(_without_pixels(image), self.scale, _without_pixels(lq))  # refuses sizes that do not fit
         except InputError as error:
             raise InputError(f'{path} and {self.args.input}: {error}') from error
+        return image
 
-    def _crop(self):
-        height, width = self.lq.shape[2:]
-        self.window = range(height), range(width)
-        if self.args.crop is not None:
-            x, y, crop_width, crop_height = self.args.crop
-            if min(x, y) < 0 or min(crop_width, crop_height) < 1 or x + crop_width > width or y + crop_height > height:
-                raise InputError(f'--crop {x} {y} {crop_width} {crop_height} does not lie inside the LR image of '
-                                 f'{width}x{height} pixels; give X Y WIDTH HEIGHT in LR pixels.')
-            height, width = crop_height, crop_width
-            self.window = range(y, y + height), range(x, x + width)
-            self.lq, self.gt, self.edited = (
-                None if image is None else image[:, :, y * s:(y + height) * s, x * s:(x + width) * s]
-                for image, s in ((self.lq, 1), (self.gt, self.scale), (self.edited, self.scale)))
-        if min(height, width) < MIN_SIDE:
-            raise InputError(f'The LR image is {width}x{height} pixels; at least {MIN_SIDE}x{MIN_SIDE} are needed.')
+    def _window(self, height, width):
+        """(rows, columns) of the LR image that are looked at."""
+        x, y, crop_width, crop_height = self.args.crop or (0, 0, width, height)
+        if min(x, y) < 0 or min(crop_width, crop_height) < 1 or x + crop_width > width or y + crop_height > height:
+            raise InputError(f'--crop {x} {y} {crop_width} {crop_height} does not lie inside the LR image of '
+                             f'{width}x{height} pixels; give X Y WIDTH HEIGHT in LR pixels.')
+        if min(crop_height, crop_width) < MIN_SIDE:
+            raise InputError(f'The LR image is {crop_width}x{crop_height} pixels; at least {MIN_SIDE}x{MIN_SIDE} are '
+                             'needed.')
+        return range(y, y + crop_height), range(x, x + crop_width)
+
+    def _part(self, array, scale):
+        """The window of an image; an HR image that is smaller than the LR image says ends before it."""
+        rows, columns = (slice(scale * part.start, scale * part.stop) for part in self.window)
+        return array[rows, columns]
 
     def _check_memory(self, device):
-        height, width = self.lq.shape[2:]
+        height, width = map(len, self.window)
         needed, free = memory_needed(self.net, height, width), free_memory(device)
         if free is not None and needed > SHARE * free:
             raise InputError(f'An LR image of {width}x{height} pixels needs about {needed / 2**30:.3g} GiB of memory, '
@@ -142,8 +156,8 @@ class ExplorationJob:
                                                                if isinstance(value, float)})} for s in statistics]
             captions['gt'] = '\n'.join(f'{name} {number(value)}' for name, value in terms.items())
             texts += [_nll_text(terms), _latents_table(statistics)]
-        self._add('sheet.png', encode_png(exploration_sheets.draw_exploration(
-            self.lq, rows, self.gt, captions, known.latents if known else (), statistics)))
+        more = [exploration_sheets.latent_row(known.latents, statistics)] if known else []
+        self._add('sheet.png', encode_png(draw_sheet(self.lq, rows, self.scale, self.gt, captions, True, more)))
         if self.args.interpolate is not None:
             content['walk'] = self._walk()
         if self.args.edit is not None:
@@ -185,7 +199,9 @@ class ExplorationJob:
         figures = {}
         if self.gt is not None:
             gt = tensor2img(self.gt)
-            figures['psnr'] = float(np.mean([calculate_psnr(image, gt, self.scale) for image in images]))
+            height, width = gt.shape[:2]
+            figures['psnr'] = float(np.mean([calculate_psnr(image[:height, :width], gt, self.scale)
+                                             for image in images]))
         figures['lr_psnr'] = float(np.mean([calculate_lr_psnr(image, lq, self.scale) for image in images]))
         if len(images) > 1:
             figures['diversity'] = calculate_diversity(images)
@@ -224,7 +240,10 @@ class ExplorationJob:
                 aligned(lines, num_texts=2))
 
     def _add(self, name, what):
-        self.files[self.folder / f'{self.name}_{name}'] = what
+        self.files[self._path(name)] = what
+
+    def _path(self, name):
+        return self.folder / file_name(self.name, f'_{name}')
 
     def _write(self):
         for path, what in self.files.items():

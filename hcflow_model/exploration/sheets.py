@@ -7,81 +7,18 @@ import numpy as np
 import torch
 
 from hcflow_model.images import drawing as sheet_drawing
-from hcflow_model.images.drawing import Tile, draw_tiles, picture, put_text, text_width, value_map
-from hcflow_model.validation.sheet import MAX_SAMPLES, std_over
+from hcflow_model.images.drawing import Tile, draw_tiles, picture, put_text, text_width
 
 from .latents import LatentStatistics
 
-TOP_QUANTILE = 0.995  # of all maps of a sheet is the last colour of their bars: single pixels would darken all others
 FRAMES_IN_ROW = 5
 BAR_COLOUR, CURVE_COLOUR = (220, 190, 150), (40, 40, 200)  # BGR
 Z_RANGE, BINS = 4., 40  # of histograms
 
 
-def upsampled(lq: torch.Tensor, scale: int) -> torch.Tensor:
-    """LR image with each pixel repeated, as large as HR."""
-    return lq.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-
-
-def rms_error(samples: Sequence[torch.Tensor], gt: torch.Tensor) -> np.ndarray:
-    """Root of the mean square error over samples (1, 3, H, W) and channels, (H, W), in grey levels."""
-    squares = sum((sample - gt).square().mean(dim=(0, 1)) for sample in samples) / len(samples)
-    return 255 * squares.sqrt().numpy()
-
-
-def draw_exploration(lq: torch.Tensor, rows: dict[str, list[torch.Tensor]], gt: torch.Tensor | None = None,
-                     captions: dict[str, str] | None = None, latents: Sequence[torch.Tensor] = (),
-                     statistics: Sequence[LatentStatistics] = (), errors: bool = True) -> np.ndarray:
-    """The sheet of an LR image: first row LR, bicubic, temperature 0, ground truth, then a row for each temperature.
-
-    Such a row has at most four samples, the standard deviation over all and, with a ground truth, their error. All
-    maps of a sheet have the same colours for the same grey levels. The last row shows the latents of the ground truth.
-
-    Args:
-        lq: (1, 3, h, w), RGB in [0, 1], as all images.
-        rows: {'bicubic' or temperature as 't0.9': samples (1, 3, H, W)}.
-        gt: (1, 3, H, W). Default: None.
-        captions: {label of a row, '' for the LR image, 'gt' for the ground truth: its figures}.
-        latents: Those of the ground truth, finest level first. Default: none.
-        statistics: Of these latents.
-        errors: Draw error maps where there is a ground truth. Default: True.
-
-    Returns:
-        (height, width, 3), BGR, uint8.
-    """
-    captions = captions or {}
-    stds = {label: std_over([s[0] for s in samples]) for label, samples in rows.items() if len(samples) > 1}
-    with_errors = errors and gt is not None
-    error_maps = {label: rms_error(samples, gt) for label, samples in rows.items()} if with_errors else {}
-    maps = [*stds.values(), *error_maps.values()]
-    top = float(np.quantile(np.concatenate([m[np.isfinite(m)].ravel() for m in maps]), TOP_QUANTILE)) if maps else 0.
-    top = top or max((float(m.max()) for m in maps), default=0.)
-
-    def map_tile(title, values):
-        return Tile(f'{title} (grey levels)', value_map(values, top), f'mean {values.mean():.2f}')
-
-    scale = next(iter(rows.values()))[0].shape[2] // lq.shape[2]
-    first = [Tile(f'LR {lq.shape[3]}x{lq.shape[2]}', picture(upsampled(lq, scale)[0]), captions.get('', ''))]
-    single = {'bicubic': 'bicubic', 't0': 'temperature 0'}
-    first += [Tile(title, picture(rows[label][0][0]), captions.get(label, '')) for label, title in single.items()
-              if label in rows]
-    first += [] if gt is None else [Tile('ground truth', picture(gt[0]), captions.get('gt', ''))]
-    first += [map_tile(f'error of {title}', error_maps[label]) for label, title in single.items()
-              if label in error_maps]
-    tiles = [first]
-    for label, samples in rows.items():
-        if label in single:
-            continue
-        name = f'temperature {label.removeprefix("t")}'
-        row = [Tile(f'{name}, sample {i}', picture(s[0])) for i, s in enumerate(samples[:MAX_SAMPLES], 1)]
-        row[0] = row[0]._replace(caption=captions.get(label, ''))
-        over = f' over {len(samples)} samples' if len(samples) > 1 else ''
-        row += [map_tile(f'std{over}', stds[label])] if label in stds else []
-        row += [map_tile(f'rms error{over}', error_maps[label])] if label in error_maps else []
-        tiles.append(row)
-    if latents:
-        tiles.append([_latent_tile(z, s) for z, s in zip(latents, statistics, strict=True)])
-    return draw_tiles(tiles)
+def latent_row(latents: Sequence[torch.Tensor], statistics: Sequence[LatentStatistics]) -> list[Tile]:
+    """A histogram of each level's latents (1, C, h, w), finest level first, with their statistics."""
+    return [_latent_tile(z, s) for z, s in zip(latents, statistics, strict=True)]
 
 
 def _latent_tile(latent, statistics):
@@ -146,7 +83,8 @@ def draw_edit(edited: torch.Tensor, contents: dict[str, torch.Tensor],
     names = {'input': 'LR of the input', 'own': 'LR of the edited image'}
     first = [] if gt is None else [Tile('ground truth', picture(gt[0]))]
     first += [Tile('edited', picture(edited[0]))]
-    first += [Tile(names[name], picture(upsampled(lq, scale)[0])) for name, lq in contents.items()]
+    first += [Tile(names[name], picture(lq[0].repeat_interleave(scale, 1).repeat_interleave(scale, 2)))
+              for name, lq in contents.items()]
 
     def title(name, what):
         change = 'kept' if what == 'kept' else f'normalized to {what.removeprefix("t")}'

@@ -1,6 +1,7 @@
 """NumPy images to and from the network's tensors, by windows, so that large images are never floats as a whole."""
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 
@@ -39,6 +40,20 @@ def planes(array: np.ndarray) -> list[Plane]:
     count = array.shape[2]
     colours = count - (count in (2, 4))
     return [Plane(slice(0, colours), False)] + ([Plane(slice(colours, count), True)] if count > colours else [])
+
+
+def spread_colours(array: np.ndarray) -> np.ndarray:
+    """Give pixels (H, W, C) of alpha 0 the colours of the nearest other pixel; images without alpha stay."""
+    clear = array[..., -1] == 0
+    if array.shape[2] not in (2, 4) or clear.all() or not clear.any():
+        return array
+    labels = cv2.distanceTransformWithLabels(clear.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5,
+                                             labelType=cv2.DIST_LABEL_PIXEL)[1]  # each pixel: of its nearest
+    colours = np.empty((labels.max() + 1, array.shape[2] - 1), array.dtype)
+    colours[labels[~clear]] = array[~clear, :-1]
+    array = array.copy()
+    array[clear, :-1] = colours[labels[clear]]
+    return array
 
 
 def to_tensor(array: np.ndarray, device: torch.device | str = 'cpu') -> torch.Tensor:

@@ -8,14 +8,17 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from hcflow_arch.errors import InputError
-from hcflow_model.utils.files import write_bytes
+from hcflow_model.utils.files import open_regular, write_bytes
+from hcflow_model.utils.memory import is_out_of_memory
 
-from . import png as png_chunks
+from . import png
 
-EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.bmp')
-IMAGE_ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')  # of datasets
+WRITABLE = ('.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.bmp')
+IMAGE_ENDINGS = (*WRITABLE, '.ppm', '.pgm')  # of files that are read, by commands and datasets
+MAX_BYTES = 2**31 - 1  # of a file: OpenCV decodes no more
 DEEP_EXTENSIONS = ('.png', '.tif', '.tiff')  # more than 8 bits
 ALPHA_EXTENSIONS = ('.png', '.webp', '.tif', '.tiff')
 MAX_SIDE = {'.webp': 16383, '.jpg': 65500, '.jpeg': 65500}  # pixels; of the others none is met
@@ -52,14 +55,17 @@ def read_image_file(path: str | os.PathLike) -> ImageFile:
         InputError: The file is missing, empty, cut off, or holds no image that can be read.
     """
     try:
-        content = Path(path).read_bytes()
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > MAX_BYTES:
+                raise InputError(f'Image {path} has more than {MAX_BYTES} bytes, the most that can be read.')
+            content = file.read()
     except OSError as error:
         raise InputError(f'Image {path} cannot be read: {error.strerror}.') from error
     if not content:
         raise InputError(f'Image {path} is empty (0 bytes); copy or download it again.')
-    text = {}
-    if content.startswith(png_chunks.SIGNATURE):
-        text = png_chunks.read_text(content, path)  # also finds what is cut off or damaged
+    facts = {}
+    if content.startswith(png.SIGNATURE):
+        facts = png.png_facts(content, path)  # also finds what is cut off or damaged
     elif content.startswith(JPEG_SIGNATURE):
         _check_whole_jpeg(content, path)
     elif content.startswith(TIFF_SIGNATURES):
@@ -67,16 +73,30 @@ def read_image_file(path: str | os.PathLike) -> ImageFile:
     pixels, exif, profile = _decode(content)
     if pixels is None:
         raise InputError(f'{path} is no image that can be read, or it is cut off or damaged; readable are '
-                         f'{", ".join(EXTENSIONS)}.')
+                         f'{", ".join(IMAGE_ENDINGS)}.')
     if pixels.dtype not in (np.uint8, np.uint16, np.float32):
         raise InputError(f'Image {path} has pixels of type {pixels.dtype}; allowed are 8 or 16 bits and 32-bit floats.')
-    if content.startswith(png_chunks.SIGNATURE) and content[25] == 4:  # grey and alpha, which OpenCV makes BGRA
+    if content.startswith(png.SIGNATURE) and content[25] == 4:  # grey and alpha, which OpenCV makes BGRA
         pixels = pixels[..., 2:]
-    if content.startswith(png_chunks.SIGNATURE) and content[25] == 0:
-        pixels = png_chunks.with_transparent_grey(pixels, content, path)
+    if pixels.ndim == 2 and isinstance(facts.get('transparency'), int):
+        pixels = png.with_transparent_grey(pixels, content, facts['transparency'])
     if content.startswith(TIFF_SIGNATURES):  # libtiff turned it
         exif = b''
-    return ImageFile(np.ascontiguousarray(_upright(pixels, _tiff_tags(exif).get(ORIENTATION, 1))), profile, text)
+    pixels = np.ascontiguousarray(_upright(pixels, _tiff_tags(exif).get(ORIENTATION, 1)))
+    return ImageFile(pixels, profile, {key: str(text) for key, text in facts.items() if isinstance(text, str)})
+
+
+def image_size(path: str | os.PathLike) -> tuple[int, int] | None:
+    """(height, width) of an image file as it is read, upright, from its head; None where Pillow cannot tell."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # no pixels are read
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(ORIENTATION, 1) >= 5
+            return image.size if turned else image.size[::-1]
+    except (OSError, SyntaxError, ValueError, TypeError, struct.error):
+        return None
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def write_image(path: str | os.PathLike, pixels: np.ndarray, profile: bytes | None = None,
@@ -101,7 +121,7 @@ def write_image(path: str | os.PathLike, pixels: np.ndarray, profile: bytes | No
         raise InputError(f'{path}: text is kept in PNG only; give a name that ends in .png.')
     content = _encode(extension, as_depth(pixels, _depth(extension, pixels.dtype)), profile)
     if text:
-        content = png_chunks.add_text(content, text)
+        content = png.add_text(content, text)
     write_bytes(path, content)
 
 
@@ -114,8 +134,8 @@ def check_format(path: Path, pixels: np.ndarray, size: Sequence[int] | None = No
         size: (height, width) of the image. Default: that of `pixels`.
     """
     extension = path.suffix.lower()
-    if extension not in EXTENSIONS:
-        raise InputError(f'{path}: format {extension!r} cannot be written; allowed are {", ".join(EXTENSIONS)}.')
+    if extension not in WRITABLE:
+        raise InputError(f'{path}: format {extension!r} cannot be written; allowed are {", ".join(WRITABLE)}.')
     if has_alpha(pixels) and extension not in ALPHA_EXTENSIONS:
         raise InputError(f'{path}: {extension} holds no transparency (alpha), which the image has; allowed are '
                          f'{", ".join(ALPHA_EXTENSIONS)}.')
@@ -165,14 +185,29 @@ def automatic_extension(path: str | os.PathLike, pixels: np.ndarray, size: Seque
         return extension if extension in ('.tif', '.tiff') else '.tif'
     holds_alpha = extension in ALPHA_EXTENSIONS or not has_alpha(pixels)
     holds_depth = extension in DEEP_EXTENSIONS or pixels.dtype == np.uint8
-    fits = extension in EXTENSIONS and holds_alpha and holds_depth and _holds_size(extension, size or pixels.shape[:2])
+    fits = extension in WRITABLE and holds_alpha and holds_depth and _holds_size(extension, size or pixels.shape[:2])
     return extension if fits else '.png'
 
 
-def find_images(folder: str | os.PathLike) -> list[Path]:
-    """All files below a folder whose extension is that of an image, sorted; hidden ones are left out."""
-    return sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in EXTENSIONS and path.is_file()
-                  and not any(part.startswith('.') for part in path.relative_to(folder).parts))
+def find_images(folder: str | os.PathLike) -> tuple[list[Path], dict[Path, str]]:
+    """Search a folder and its subfolders for images.
+
+    Returns:
+        All files whose ending is that of an image, sorted, hidden ones left out; and what could not be searched,
+        {path: why}: folders without permission, and links to folders, which are not followed.
+    """
+    images, problems = [], {}
+
+    def cannot(error):
+        problems[Path(error.filename)] = f'cannot be searched: {error.strerror}'
+
+    for place, subfolders, files in os.walk(folder, onerror=cannot):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
+        problems.update({Path(place, name): 'is a link to a folder, and links are not followed; give that folder '
+                         'itself, or a copy' for name in subfolders if os.path.islink(os.path.join(place, name))})
+        images += [Path(place, name) for name in files
+                   if name.lower().endswith(IMAGE_ENDINGS) and not name.startswith('.')]
+    return sorted(images), problems
 
 
 def _depth(extension: str, dtype: np.dtype) -> np.dtype:
@@ -203,7 +238,9 @@ def _decode(content: bytes) -> tuple[np.ndarray | None, bytes, bytes | None]:
         with silent_opencv():  # one clear error follows; OpenCV's own lines would stand before it
             pixels, kinds, values = cv2.imdecodeWithMetadata(np.frombuffer(content, np.uint8),
                                                              flags=cv2.IMREAD_UNCHANGED)
-    except cv2.error:
+    except cv2.error as error:
+        if is_out_of_memory(error):
+            raise
         return None, b'', None
     metadata = {int(kind): np.ravel(value).tobytes() for kind, value in zip(kinds, values, strict=True)}
     return pixels, metadata.get(cv2.IMAGE_METADATA_EXIF, b''), metadata.get(cv2.IMAGE_METADATA_ICCP)
@@ -212,7 +249,7 @@ def _decode(content: bytes) -> tuple[np.ndarray | None, bytes, bytes | None]:
 def _encode(extension: str, pixels: np.ndarray, profile: bytes | None) -> bytes:
     if pixels.ndim == 3 and pixels.shape[2] == 2:  # which OpenCV cannot write
         if extension == '.png':
-            return png_chunks.encode_grey_alpha(pixels)
+            return png.encode_grey_alpha(pixels)
         pixels = pixels[..., [0, 0, 0, 1]]
     space = b'GRAY' if pixels.ndim == 2 else b'RGB '
     if extension in PROFILE_EXTENSIONS and profile is not None and profile[16:20] == space:

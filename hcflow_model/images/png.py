@@ -1,10 +1,11 @@
-"""What OpenCV leaves out of PNG: text chunks, grey with alpha, and the check that a file is whole."""
+"""What OpenCV leaves out of PNG: texts, grey with alpha, and the check that a file is whole."""
+import io
 import os
 import struct
 import zlib
-from collections.abc import Iterator
 
 import numpy as np
+from PIL import PngImagePlugin
 
 from hcflow_arch.errors import InputError
 
@@ -17,8 +18,8 @@ def png_size(content: bytes | memoryview) -> tuple[int, int] | None:
     return struct.unpack('>II', head[16:])[::-1] if head.startswith(SIGNATURE) and len(head) == 24 else None
 
 
-def read_text(content: bytes, path: str | os.PathLike) -> dict[str, str]:
-    """{keyword: text} of the iTXt and tEXt chunks.
+def png_facts(content: bytes, path: str | os.PathLike) -> dict:
+    """Texts, {keyword: text}, and 'transparency' of a PNG file, as Pillow's `info` has them.
 
     Args:
         content: The whole file.
@@ -27,24 +28,24 @@ def read_text(content: bytes, path: str | os.PathLike) -> dict[str, str]:
     Raises:
         InputError: The file is cut off, or a checksum is wrong.
     """
-    text = {}
-    for kind, data in _chunks(content, path):
-        keyword, _, rest = data.partition(b'\0')
-        if kind == b'tEXt':
-            text[keyword.decode('latin-1')] = rest.decode('latin-1')
-        elif kind == b'iTXt' and rest[:1] == b'\0':  # not compressed
-            text[keyword.decode('latin-1')] = rest[2:].split(b'\0', 2)[-1].decode('utf-8', 'replace')
-    return text
+    try:
+        chunks = PngImagePlugin.ChunkStream(io.BytesIO(content[len(SIGNATURE):])).verify()
+    except (OSError, SyntaxError, struct.error) as error:
+        raise InputError(f'Image {path} is cut off or damaged: {error}; copy it again.') from error
+    if not {b'tEXt', b'iTXt', b'tRNS'} & set(chunks):
+        return {}
+    try:
+        return PngImagePlugin.PngImageFile(io.BytesIO(content)).info
+    except (OSError, SyntaxError, ValueError):  # Pillow refuses, for example, profiles above 1 MiB; pixels are there
+        return {}
 
 
-def with_transparent_grey(pixels: np.ndarray, content: bytes, path: str | os.PathLike) -> np.ndarray:
-    """Grey pixels (H, W) of a PNG, with alpha (H, W, 2) where its tRNS chunk names a level that is transparent."""
-    for kind, data in _chunks(content, path):
-        if kind == b'tRNS' and len(data) == 2:
-            top, stored_top = np.iinfo(pixels.dtype).max, 2**content[24] - 1  # 1 to 16 bits are stored
-            alpha = np.where(pixels == int.from_bytes(data[:2], 'big') * top // stored_top, 0, top)
-            return np.dstack([pixels, alpha.astype(pixels.dtype)])
-    return pixels
+def with_transparent_grey(pixels: np.ndarray, content: bytes, level: int) -> np.ndarray:
+    """Grey pixels (H, W) of a PNG, of which one level as it is stored is transparent, with alpha (H, W, 2)."""
+    top, stored_top = np.iinfo(pixels.dtype).max, 2**content[24] - 1  # 1 to 16 bits are stored
+    level = min(level, stored_top)  # of 1 bit Pillow makes 255
+    alpha = np.where(pixels == level * top // stored_top, 0, top)
+    return np.dstack([pixels, alpha.astype(pixels.dtype)])
 
 
 def add_text(content: bytes, text: dict[str, str]) -> bytes:
@@ -70,20 +71,3 @@ def encode_grey_alpha(pixels: np.ndarray) -> bytes:
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
-
-
-def _chunks(content: bytes, path) -> Iterator[tuple[bytes, bytes]]:
-    place = len(SIGNATURE)
-    view = memoryview(content)
-    kind = b''
-    while kind != b'IEND':
-        header = view[place:place + 8]
-        length = int.from_bytes(header[:4], 'big')
-        kind, end = bytes(header[4:]), place + 12 + length
-        if len(header) < 8 or end > len(content):
-            raise InputError(f'Image {path} is cut off: its PNG data ends within a block; copy it again.')
-        if zlib.crc32(view[place + 4:end - 4]) != int.from_bytes(view[end - 4:end], 'big'):
-            raise InputError(f'Image {path} is damaged: a checksum of its PNG data is wrong; copy it again.')
-        if kind in (b'tEXt', b'iTXt', b'tRNS'):
-            yield kind, bytes(view[place + 8:end - 4])
-        place = end

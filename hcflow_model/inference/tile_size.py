@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from hcflow_arch import HCFlowNet, InputError
-from hcflow_model.utils.memory import return_freed_memory
+from hcflow_model.utils.memory import is_out_of_memory, return_freed_memory
 
 from .tiling import DEFAULT_TILE, MIN_TILE
 
@@ -37,8 +37,8 @@ def in_tiles_that_fit(net: HCFlowNet, size: tuple[int, int], tile: int | None,
     while True:
         try:
             return run(chosen)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
                 raise
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -48,10 +48,6 @@ def in_tiles_that_fit(net: HCFlowNet, size: tuple[int, int], tile: int | None,
         smaller = min(DEFAULT_TILE, (chosen or max(size)) // 2)
         chosen = max(MIN_TILE, smaller)
         _say(size, chosen, '')
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)  # the CPU's
 
 
 def _say(size, tile, why):

@@ -11,10 +11,10 @@ import torch
 from hcflow_arch import HCFlowCode, HCFlowNet, InputError
 from hcflow_arch.checks import check_temperature
 from hcflow_model.checkpoints.pretrained import load_pretrained, save_pretrained
-from hcflow_model.images.arrays import check_array, planes, reflected, to_array, to_tensor
+from hcflow_model.images.arrays import check_array, planes, reflected, spread_colours, to_array, to_tensor
 
 from .draw import Sample, Sampler, check_seed
-from .tile_size import in_tiles_that_fit
+from .tile_size import free_memory, in_tiles_that_fit
 from .tiling import DEFAULT_OVERLAP, check_tile, downscale_tiles
 
 
@@ -24,7 +24,8 @@ class HCFlowImages:
     Images are NumPy arrays as OpenCV has them: (H, W) grey, (H, W, 3) **BGR**, (H, W, 4) BGRA, (H, W, 2) grey and
     alpha; uint8, uint16, or floats in [0, 1]. What comes back is of the same kind and type. Grey goes through the
     network as three equal channels and comes back as their mean; alpha goes through it as a grey image of its own,
-    at temperature 0.
+    at temperature 0. Where alpha is 0, colours are those of the nearest pixel that can be seen: what files hold there,
+    mostly black, would darken the edges.
 
     Args:
         weights (str | Path | HCFlowNet): A checkpoint (.pth or .safetensors), ours or a released one, the folder of an
@@ -112,10 +113,15 @@ class HCFlowImages:
 
     def _draw(self, lr: np.ndarray, count: int, temperature: float, seed: int | None) -> list[np.ndarray]:
         """`count` HR images of an LR image."""
-        array = check_array('image', lr)
+        array = spread_colours(check_array('image', lr))
         check_temperature('temperature', temperature)
         seed = check_seed(seed)
         height, width = array.shape[:2]
+        needed, free = count * array.nbytes * self.scale**2, free_memory(torch.device('cpu'))
+        if free is not None and needed > free:  # allocated, it would end the process once it is filled
+            raise InputError(f'{count} image(s) of {self.scale * height}x{self.scale * width} pixels need '
+                             f'{needed / 2**30:.3g} GiB of memory, and {free / 2**30:.3g} GiB are free; make fewer at '
+                             'once, or parts of the image.')
         out = [np.empty((height * self.scale, width * self.scale, array.shape[2]), array.dtype) for _ in range(count)]
         for plane in planes(array):
             part, outs = array[..., plane.channels], [image[..., plane.channels] for image in out]
@@ -224,7 +230,7 @@ class HCFlowRescaler(HCFlowImages):
 
         Sizes that are no multiple of the scale are reflected out at the bottom and right: (ceil(H / scale), ...).
         """
-        array = check_array('image', image)
+        array = spread_colours(check_array('image', image))
         if min(array.shape[:2]) < self.scale:
             raise InputError(f'image is {array.shape[0]}x{array.shape[1]}, smaller than the scale; give at least '
                              f'{self.scale}x{self.scale} pixels.')

@@ -3,12 +3,15 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from hcflow_arch.errors import InputError
+
+MAX_NAME_BYTES = 255  # of most file systems
 
 
 class WriteError(InputError):
@@ -21,9 +24,24 @@ def open_regular(path: str | os.PathLike) -> BinaryIO:
     Raises:
         OSError: It cannot be opened, or is no regular file.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):  # open() refuses folders
         raise OSError(errno.EINVAL, 'it is no regular file', str(path))
     return open(path, 'rb')
+
+
+def file_name(name: str, end: str = '') -> str:
+    """`name` and `end` as the name of a file. What file systems do not take is replaced or cut, and a hash added."""
+    plain = re.sub(r'[/\0]|^\.{0,2}$', '_', name)
+    content, spare = os.fsencode(plain), MAX_NAME_BYTES - len(os.fsencode(end))
+    if plain == name and len(content) <= spare:
+        return name + end
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+    return f'{content[:spare - 9].decode(errors="ignore")}-{digest}{end}'
+
+
+def printable(name: str | os.PathLike) -> str:
+    """A name with its bytes that are no UTF-8, which Python keeps as surrogates, written out: 'caf\\xe9.png'."""
+    return os.fsencode(name).decode(errors='backslashreplace')
 
 
 @contextlib.contextmanager
@@ -76,6 +94,8 @@ def write_bytes(path: Path, content: bytes) -> None:
         if error.errno == errno.ENAMETOOLONG:
             raise InputError(f'Cannot write {path}: {error.strerror}. Shorten the name (most file systems take 255 '
                              'bytes) or the path to it.') from error
+        if error.errno == errno.EISDIR:
+            raise InputError(f'Cannot write {path}: it is a folder. Move it away.') from error
         raise WriteError(f'Cannot write {path}: {error.strerror}. Free some space, or choose a folder that can be '
                          'written.') from error
 

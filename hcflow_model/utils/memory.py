@@ -1,13 +1,19 @@
 """Memory that feature maps leave stays with the process on a CPU, where glibc would give it back to the system."""
 import ctypes
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch
+from hcflow_arch.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # names of glibc's malloc.h, for mallopt
 
 
-def keep_freed_memory(device: torch.device) -> None:
+def keep_freed_memory(device: 'torch.device') -> None:
     """From now on this process keeps what it frees: for programs of our own, not for libraries in those of others.
 
     By default glibc maps every block of some MiB anew, and the system fills each of its pages with zeros: ten million
@@ -32,8 +38,21 @@ def return_freed_memory() -> None:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error of Python, NumPy, PyTorch or OpenCV (its code StsNoMem, -4) says that memory is short."""
-    return (isinstance(error, (MemoryError, torch.OutOfMemoryError)) or getattr(error, 'code', None) == -4
+    of_gpu = type(error).__name__ == 'OutOfMemoryError'  # without an import of PyTorch
+    return (isinstance(error, MemoryError) or of_gpu or getattr(error, 'code', None) == -4
             or isinstance(error, RuntimeError) and 'DefaultCPUAllocator' in str(error))
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """What fails within it for want of memory raises an InputError; others of its kind may not."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        text = str(error).strip().split('\n')[0]
+        raise InputError(f'It needs more memory than there is ({text or "MemoryError"}).') from error
 
 
 def _has_glibc() -> bool:

@@ -3,14 +3,14 @@ from collections import Counter
 from collections.abc import Sequence
 from os import path as osp
 
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from hcflow_arch import InputError
 from hcflow_model.data.errors import read_item
+from hcflow_model.images.files import image_size
+from hcflow_model.utils.files import printable
 
 MODCROP = 24  # LR images of test sets are made of HR images that were cropped to multiples of 12 or 24
-EXIF_ORIENTATION = 0x0112
 
 
 class ImagesOfRank(Dataset):
@@ -66,8 +66,11 @@ def _path_of(item):
 
 
 def unique_names(paths: Sequence[str]) -> list[str]:
-    """Names of files without folder and ending; with the ending, or a number, where two would be called the same."""
-    parts = [osp.splitext(osp.basename(path)) for path in paths]
+    """Names of files without folder and ending; with the ending, or a number, where two would be called the same.
+
+    Bytes that are no UTF-8 are written out.
+    """
+    parts = [osp.splitext(osp.basename(printable(path))) for path in paths]
     seen = Counter(stem for stem, _ in parts)
     names = [f'{stem}_{ending[1:]}' if seen[stem] > 1 and ending else stem for stem, ending in parts]
     seen = Counter(names)
@@ -86,13 +89,7 @@ def check_cropped_pair(item: dict, scale: int | None) -> None:
     """
     if scale is None or not {'lq', 'gt', 'gt_path'} <= item.keys() or not osp.isfile(item['gt_path']):
         return
-    try:
-        with Image.open(item['gt_path']) as image:
-            width, height = image.size
-            if image.getexif().get(EXIF_ORIENTATION, 1) >= 5:  # OpenCV turns it
-                width, height = height, width
-    except OSError:  # OpenCV reads formats that PIL does not
-        return
+    height, width = image_size(item['gt_path']) or (0, 0)  # 0: not known
     lq_height, lq_width = item['lq'].shape[-2:]
     if max(height - lq_height * scale, width - lq_width * scale) >= MODCROP:
         raise InputError(f'gt is {height}x{width} and lq {lq_height}x{lq_width}; at scale {scale} this LR image '

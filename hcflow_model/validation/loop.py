@@ -1,20 +1,22 @@
 """Validation and testing: several samples at several temperatures of every image, saved, measured, reported."""
 import math
-from os import path as osp
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from basicsr.utils import get_root_logger, imwrite
+from basicsr.utils import get_root_logger
 from tqdm import tqdm
 
 from hcflow_arch import InputError
 from hcflow_arch.checks import check_image
 from hcflow_model.images.bicubic import bicubic_resize
+from hcflow_model.images.files import write_image
 from hcflow_model.inference.draw import DrawCounts, Sampler, check_seed, samples_of
 from hcflow_model.metrics.hcflow_metric import calculate_nll, is_lower_better
 from hcflow_model.metrics.measure import Metrics, to_uint8
 from hcflow_model.utils.distributed import together
+from hcflow_model.utils.files import file_name, printable
 from hcflow_model.utils.tables import BICUBIC, temperature_label
 
 from .loader import images_of_rank
@@ -169,13 +171,14 @@ def _validate_image(model, sampler, data, index, results, metrics, current_iter,
             results.add(label, metric, [one[metric] for one in measured if metric in one])
         if save_img and label != BICUBIC:
             for number, image in images.items():
-                imwrite(to_uint8(image), path_of(f'{label}_{number}'))
+                write_image(path_of(f'{label}_{number}'), to_uint8(image))
     if save_img:
         for what, image in case.images.items():
-            imwrite(to_uint8(float_image(image)), path_of(what))
+            write_image(path_of(what), to_uint8(float_image(image)))
     if model.report.final and index < val_opt.get('sheets', 10):
-        rows = {label: list(samples.values()) for label, samples in rows.items()}
-        imwrite(draw_sheet(case, rows, results.captions(), scale), path_of('sheet'))
+        shown = {BICUBIC: [bicubic_resize(case.lq_for_bicubic.float(), scale)],
+                 **{label: list(samples.values()) for label, samples in rows.items()}}
+        write_image(path_of('sheet'), draw_sheet(lq, shown, scale, gt, results.captions(), case.difference))
 
 
 def _draw_samples(model, sampler, lq, results):
@@ -220,7 +223,7 @@ def _finish(model, dataset_name, num_images, best, current_iter, tb_logger):
         return
     problems = model.report.problems[dataset_name]
     if problems:
-        lines = [f'\n  {image}: {problem}' for image, texts in problems.items() for problem in texts]
+        lines = [f'\n  {image}: {printable(problem)}' for image, texts in problems.items() for problem in texts]
         get_root_logger().warning(f'Dataset {dataset_name}: {len(problems)} of {num_images} images left out or '
                                   f'measured in part:{"".join(lines)}')
     model.report.finish(dataset_name, model.checkpoint_path())
@@ -235,13 +238,16 @@ def _fail_if_incomplete(report):
                          f'warnings above, or problems in {report.folder() / "metrics.json"}. All others are done.')
 
 
-def image_path(opt: dict, dataset_name: str, name: str, what: str, current_iter: int | str) -> str:
-    """Where BasicSR saves: in a folder per image while training, in one per dataset in tests."""
-    folder = opt['path']['visualization']
-    if opt['is_train']:
-        return osp.join(folder, name, f'{name}_{what}_{current_iter}.png')
-    suffix = opt['val'].get('suffix')
-    return osp.join(folder, dataset_name, f'{name}_{what}_{suffix}.png' if suffix else f'{name}_{what}.png')
+def image_path(opt: dict, dataset_name: str, name: str, what: str, current_iter: int | str) -> Path:
+    """Where BasicSR saves: in a folder per image while training, in one per dataset in tests. With several validation
+    sets, whose images may have equal names, training has a folder for each as well."""
+    folder = Path(opt['path']['visualization'])
+    is_train, suffix = opt['is_train'], opt['val'].get('suffix')
+    if not is_train or len(opt['datasets'].keys() - {'train'}) > 1:
+        folder /= file_name(dataset_name)
+    if is_train:
+        folder, suffix = folder / file_name(name), current_iter
+    return folder / file_name(name, f'_{what}_{suffix}.png' if suffix else f'_{what}.png')
 
 
 def _log_and_keep_best(model, dataset_name, best, current_iter, tb_logger):

@@ -1,78 +1,88 @@
-"""Sheets: one picture per image that shows input, samples, ground truth and where the samples differ."""
+"""Sheets: one picture per image that shows input, samples, ground truth and where they differ."""
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
-from hcflow_model.images.bicubic import bicubic_resize
 from hcflow_model.images.drawing import Tile, draw_tiles, picture, value_map
+from hcflow_model.utils.tables import BICUBIC
 
 MAX_SAMPLES = 4
+SINGLE = {BICUBIC: 'bicubic', 't0': 'temperature 0'}  # rows of one image, which stand in the first row of the sheet
+TOP_QUANTILE = 0.995  # of all maps of a sheet is the last colour of their bars: single pixels would darken all others
 
 
-def draw_sheet(case, rows: dict[str, list[torch.Tensor]], captions: dict[str, str], scale: int) -> np.ndarray:
-    """Draw the sheet of one image.
+def draw_sheet(lq: torch.Tensor, rows: dict[str, Sequence[torch.Tensor]], scale: int, gt: torch.Tensor | None = None,
+               captions: dict[str, str] | None = None, errors: bool = False,
+               more: Sequence[list[Tile]] = ()) -> np.ndarray:
+    """The sheet of an LR image: first row LR, bicubic, temperature 0, ground truth, then a row for each temperature.
 
-    First row: LR, bicubic, ground truth. Then a row per temperature: at most four samples and, of two or more, their
-    standard deviation.
+    Such a row has at most four samples, the standard deviation over all and, with `errors`, their error. All maps of a
+    sheet have the same colours for the same grey levels.
 
     Args:
-        case (Case): lq (1, 3, h, w), gt (1, 3, H, W) or None, lq_for_bicubic (1, 3, h, w), all RGB in [0, 1];
-            difference (bool): Show the restored images' difference to the ground truth, 8 times enlarged.
-        rows (dict): {'bicubic' or temperature as 't0.9': samples (1, 3, H, W)}. Sizes may differ by less than `scale`
-            pixels: all are cropped to the smallest.
-        captions (dict): {label of a row: its figures}; '' for those of the image itself.
-        scale (int): Upscaling factor.
+        lq: (1, 3, h, w), RGB in [0, 1], as all images.
+        rows: {'bicubic' or temperature as 't0.9': samples (1, 3, H, W)}. Sizes may differ by less than `scale` pixels:
+            all are cropped to the smallest.
+        scale: Ratio of the sizes.
+        gt: (1, 3, H, W). Default: None.
+        captions: {label of a row, '' for the LR image, 'gt' for the ground truth: its figures}.
+        errors: Draw error maps where there is a ground truth. Default: False.
+        more: Rows of tiles below all others.
 
     Returns:
-        ndarray: (height, width, 3), BGR, uint8.
+        (height, width, 3), BGR, uint8.
     """
-    images = {label: [_to_rgb(sample) for sample in samples] for label, samples in rows.items() if samples}
-    gt = None if case.gt is None else _to_rgb(case.gt)
-    lq = _to_rgb(case.lq)
-    bicubic = images.pop('bicubic', None) or [
-        _to_rgb(bicubic_resize(case.lq_for_bicubic.detach().float().cpu(), scale)).clamp(0, 1)]
+    captions, lq = captions or {}, _to_rgb(lq)
+    rows = {label: [_to_rgb(sample) for sample in samples] for label, samples in rows.items() if samples}
+    gt = None if gt is None else _to_rgb(gt)
     upsampled = lq.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-    everything = [upsampled, *bicubic, *([] if gt is None else [gt]), *(s for row in images.values() for s in row)]
-    height, width = (min(image.shape[axis] for image in everything) for axis in (1, 2))
+    images = [upsampled, *([] if gt is None else [gt]), *(sample for samples in rows.values() for sample in samples)]
+    height, width = (min(image.shape[axis] for image in images) for axis in (1, 2))
+    upsampled, gt = upsampled[:, :height, :width], None if gt is None else gt[:, :height, :width]
+    rows = {label: [sample[:, :height, :width] for sample in samples] for label, samples in rows.items()}
 
-    def crop(image):
-        return image[:, :height, :width]
+    stds = {label: std_over(samples) for label, samples in rows.items() if len(samples) > 1}
+    error_maps = {label: rms_error(samples, gt) for label, samples in rows.items()} if errors and gt is not None else {}
+    maps = [*stds.values(), *error_maps.values()]
+    values = np.concatenate([m[np.isfinite(m)].ravel() for m in maps]) if maps else np.empty(0)
+    top = (float(np.quantile(values, TOP_QUANTILE)) or float(values.max())) if values.size else 0.
 
-    gt = None if gt is None else crop(gt)
-    to_compare = gt if case.difference else None  # None: no difference is drawn
-    first = [Tile(f'LR {lq.shape[2]}x{lq.shape[1]}', picture(crop(upsampled)), captions.get('', '')),
-             Tile('bicubic', picture(crop(bicubic[0])), captions.get('bicubic', ''))]
-    first += [] if gt is None else [Tile('ground truth', picture(gt))]
-    first += [] if to_compare is None else [_difference_tile(crop(bicubic[0]), gt, ' of bicubic')]
+    def map_tile(title, values):
+        return Tile(f'{title} (grey levels)', value_map(values, top), f'mean {values.mean():.2f}')
+
+    first = [Tile(f'LR {lq.shape[2]}x{lq.shape[1]}', picture(upsampled), captions.get('', ''))]
+    first += [Tile(title, picture(rows[label][0]), captions.get(label, '')) for label, title in SINGLE.items()
+              if label in rows]
+    first += [] if gt is None else [Tile('ground truth', picture(gt), captions.get('gt', ''))]
+    first += [map_tile(f'error of {title}', error_maps[label]) for label, title in SINGLE.items()
+              if label in error_maps]
     tiles = [first]
-    for label, samples in images.items():
-        tiles.append(_temperature_row(label, [crop(s) for s in samples], captions.get(label, ''), to_compare))
-    return draw_tiles(tiles)
+    for label, samples in rows.items():
+        if label in SINGLE:
+            continue
+        name = f'temperature {label.removeprefix("t")}'
+        row = [Tile(f'{name}, sample {i}', picture(sample)) for i, sample in enumerate(samples[:MAX_SAMPLES], 1)]
+        over = f' over {len(samples)} samples' if len(samples) > 1 else ''
+        caption = captions.get(label, '')
+        row[0] = row[0]._replace(caption=f'mean{over}:\n{caption}' if over and caption else caption)
+        row += [map_tile(f'std{over}', stds[label])] if label in stds else []
+        row += [map_tile(f'rms error{over}', error_maps[label])] if label in error_maps else []
+        tiles.append(row)
+    return draw_tiles([*tiles, *more])
 
 
-def _temperature_row(label, samples, caption, gt):
-    """Tiles of one temperature; `gt` is None where no difference is wanted."""
-    name, count = f'temperature {label.removeprefix("t")}', len(samples)
-    titles = [name] if count == 1 else [f'{name}, sample {i + 1}' for i in range(min(count, MAX_SAMPLES))]
-    tiles = [Tile(title, picture(sample)) for title, sample in zip(titles, samples, strict=False)]
-    if caption and count > 1:
-        caption = f'mean over {count} samples:\n{caption}'
-    tiles[0] = tiles[0]._replace(caption=caption)
-    if gt is not None:
-        tiles.append(_difference_tile(samples[0], gt, '' if count == 1 else ' of sample 1'))
-    if count > 1:
-        tiles.append(Tile(f'std over {count} samples (grey levels)', value_map(std_over(samples))))
-    return tiles
-
-
-def _difference_tile(image, gt, of):
-    return Tile(f'difference x8{of}', picture((gt - image).abs() * 8))
-
-
-def std_over(samples: list[torch.Tensor]) -> np.ndarray:
+def std_over(samples: Sequence[torch.Tensor]) -> np.ndarray:
     """Standard deviation over two or more samples (3, H, W) in [0, 1]: unbiased, mean over channels, grey levels."""
     mean = samples[0] + sum(sample - samples[0] for sample in samples) / len(samples)  # exact where all are equal
     variance = sum((sample - mean).square_() for sample in samples) / (len(samples) - 1)  # one sample at a time: memory
     return 255 * variance.sqrt().mean(0).numpy()
+
+
+def rms_error(samples: Sequence[torch.Tensor], gt: torch.Tensor) -> np.ndarray:
+    """Root of the mean square error over samples (3, H, W) and channels, (H, W), in grey levels."""
+    squares = sum((sample - gt).square().mean(dim=0) for sample in samples) / len(samples)
+    return 255 * squares.sqrt().numpy()
 
 
 def _to_rgb(image):

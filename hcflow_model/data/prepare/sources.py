@@ -12,7 +12,7 @@ import numpy as np
 from basicsr.utils import imfrombytes
 
 from hcflow_arch import InputError
-from hcflow_model.images.files import IMAGE_ENDINGS
+from hcflow_model.images import files as image_files
 from hcflow_model.utils.files import open_regular
 from hcflow_model.utils.memory import is_out_of_memory
 
@@ -93,27 +93,18 @@ def find_images(source: str | os.PathLike) -> list:
     if not source.is_dir():
         problem = 'is neither a folder nor a file' if source.exists() else 'does not exist'
         raise InputError(f'-i {source} {problem} (looked from {Path.cwd()}).')
-    found, not_searched = {}, []
-
-    def leave_out(folder, problem):
-        name = plain_name('_'.join(folder.relative_to(source).parts))
-        not_searched.append(ImageFile(f'{name}/', folder, problem))  # a name that no image has
-
-    for folder, subfolders, files in os.walk(source, onerror=lambda error: leave_out(
-            Path(error.filename), f'cannot be searched: {error.strerror}')):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
-        for path in (Path(folder, name) for name in subfolders):
-            if path.is_symlink():
-                leave_out(path, 'is a link to a folder, and links are not followed; give that folder itself, or a copy')
-        for path in (Path(folder, name) for name in files if not name.startswith('.')):
-            if path.suffix.lower() not in IMAGE_ENDINGS:
-                continue
-            name = plain_name('_'.join(path.relative_to(source).with_suffix('').parts))
-            if name in found:
-                raise InputError(f'{found[name].path} and {path} would both be called {name}; rename one of them.')
-            found[name] = ImageFile(name, path)
-    if not found and not not_searched:
-        raise InputError(f'-i {source} holds no images; endings that are looked for: {", ".join(IMAGE_ENDINGS)}.')
+    paths, problems = image_files.find_images(source)
+    if not paths and not problems:
+        raise InputError(f'-i {source} holds no images; endings that are looked for: '
+                         f'{", ".join(image_files.IMAGE_ENDINGS)}.')
+    found = {}
+    for path in paths:
+        name = plain_name('_'.join(path.relative_to(source).with_suffix('').parts))
+        if name in found:
+            raise InputError(f'{found[name].path} and {path} would both be called {name}; rename one of them.')
+        found[name] = ImageFile(name, path)
+    not_searched = [ImageFile(f'{plain_name("_".join(path.relative_to(source).parts))}/', path, problem)
+                    for path, problem in problems.items()]  # names that no image has
     return [found[name] for name in sorted(found)] + not_searched
 
 

@@ -213,13 +213,106 @@ def test_full_disk_is_one_error(monkeypatch, capsys):
     assert below('out') == []
 
 
-def test_name_that_is_too_long_is_one_failure(capsys):
+NAMES_OF_FILES = [b'caf\xe9', b'\xff\xfe', 'ä'.encode() * 125, b'n' * 251, b"a'b $(x) \n\t\x1b[31m", b'-n',
+                  b'%s {0}', b'c.d.e']
+
+
+@pytest.mark.parametrize('task', ['sr', 'rescaling'])
+def test_every_name_that_a_file_system_holds(task, capsys):
     Path('in').mkdir()
-    for name in ('a.png', f'{"n" * 251}.png', 'z.png'):
-        shutil.copy(LQ / 'cat.png', Path('in', name))
-    assert main(['upscale', '-i', 'in', '-o', 'out', '-w', 'sr.pth', '-n', '2']) == 1
-    assert f'{os.strerror(errno.ENAMETOOLONG)}. Shorten the name' in capsys.readouterr().err
-    assert {name[0] for name in below('out')} == {'a', 'z'}
+    for name in NAMES_OF_FILES:
+        shutil.copy(LQ / 'cat.png', os.path.join(b'in', name + b'.png'))
+    if task == 'sr':
+        argv = ['upscale', '-i', 'in', '-o', 'out', '-w', 'sr.pth', '-n', '2', '--suffix', 'x4']
+        assert main(argv) == 0 and len(below('out')) == 2 * len(NAMES_OF_FILES)
+    else:
+        assert main(['restore', '-i', 'in', '-o', 'out', '-w', 'rescaling.pth']) == 0
+        assert main(argv := ['downscale', '-i', 'in', '-o', 'small', '-w', 'rescaling.pth', '--suffix', 'small']) == 0
+        assert len(below('out')) == len(below('small')) == len(NAMES_OF_FILES)
+        assert b'caf\xe9.png' in os.listdir(b'out')
+    capsys.readouterr()
+    assert main(argv) == 0 and f'{len(NAMES_OF_FILES)} there already' in capsys.readouterr().out
+    for number, name in enumerate(NAMES_OF_FILES if task == 'sr' else ()):
+        assert main(['explore', '-i', os.fsdecode(os.path.join(b'in', name + b'.png')), '-o', f'explored{number}', '-w',
+                     'sr.pth', '--temperatures', '0', '--crop', '0', '0', '8', '8']) == 0
+        assert len(os.listdir(f'explored{number}')) == 3
+        capsys.readouterr().out.encode()  # can be shown
+
+
+def test_files_and_folders_that_cannot_be_read(capsys):
+    """None stops the others, none is passed over in silence, and none is waited for."""
+    shutil.copytree(LQ, 'in')
+    shutil.copytree(LQ, 'elsewhere/sub')
+    os.symlink('../elsewhere', 'in/link')
+    os.symlink('..', 'in/loop')
+    os.symlink('/dev/zero', 'in/zero.png')
+    os.symlink('nowhere', 'in/gone.png')
+    os.mkfifo('in/pipe.png')
+    Path('in/folder.png').mkdir()  # a folder of that name is searched
+    shutil.copy(LQ / 'cat.png', 'in/folder.png/d.png')
+    assert main(['upscale', '-i', 'in', '-o', 'out', '-w', 'sr.pth']) == 1
+    out, err = capsys.readouterr()
+    assert '4 done, 5 failed' in out and below('out') == ['cat.png', 'folder.png/d.png', 'rocket.png', 'tower.png']
+    for name, problem in (('link', 'is a link to a folder'), ('loop', 'is a link to a folder'),
+                          ('zero.png', 'no regular file'), ('gone.png', 'No such file'),
+                          ('pipe.png', 'no regular file')):
+        assert re.search(f'in/{name}.*{problem}', err)
+    assert main(['downscale', '-i', 'in/pipe.png', '-o', 'small', '-w', 'rescaling.pth']) == 1
+    assert 'no regular file' in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may read everything')
+def test_folders_without_permission(capsys):
+    shutil.copytree(LQ, 'in/sub')
+    shutil.copy(LQ / 'cat.png', 'in/a.png')
+    os.chmod('in/sub', 0)
+    assert main(['upscale', '-i', 'in', '-o', 'out', '-w', 'sr.pth']) == 1
+    out, err = capsys.readouterr()
+    os.chmod('in/sub', 0o700)
+    assert '1 done, 1 failed' in out and 'in/sub: cannot be searched: Permission denied' in err
+
+
+def test_folders_that_cannot_be_searched(capsys, monkeypatch):
+    """As for a user without permission."""
+    shutil.copytree(LQ, 'in/sub')
+    shutil.copy(LQ / 'cat.png', 'in/a.png')
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith('sub'):
+            raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', refuse)
+    assert main(['upscale', '-i', 'in', '-o', 'out', '-w', 'sr.pth']) == 1
+    out, err = capsys.readouterr()
+    assert '1 done, 1 failed' in out and 'in/sub: cannot be searched: Permission denied' in err
+
+
+@pytest.mark.parametrize('command', ['upscale', 'restore', 'downscale'])
+def test_one_image_that_is_too_large_does_not_stop_the_others(command, capsys, monkeypatch):
+    shutil.copytree(LQ, 'in')
+    write_image('in/large.png', np.zeros((3000, 3000), np.uint8))
+    read, free = image_io.read_image_file, 10**8
+
+    def with_little_memory(path):
+        if command == 'downscale' and path.name == 'large.png':
+            raise MemoryError('Unable to allocate 732. MiB')
+        return read(path)
+
+    monkeypatch.setattr(image_io, 'read_image_file', with_little_memory)
+    monkeypatch.setattr('hcflow_model.inference.upscaler.free_memory', lambda device: free)
+    assert main([command, '-i', 'in', '-o', 'out', '-w', f'{"sr" if command == "upscale" else "rescaling"}.pth']) == 1
+    out, err = capsys.readouterr()
+    assert '3 done, 1 failed' in out and below('out') == NAMES
+    assert re.search(r'in/large.png: .*memory', err) and 'Traceback' not in err
+
+
+def test_a_folder_in_the_place_of_a_picture(capsys):
+    Path('out/cat.png').mkdir(parents=True)
+    assert main(['upscale', '-i', str(LQ), '-o', 'out', '-w', 'sr.pth', '--overwrite']) == 1
+    out, err = capsys.readouterr()
+    assert '2 done, 1 failed' in out and 'Cannot write out/cat.png: it is a folder' in err
 
 
 def test_images_that_would_be_written_over_each_other(capsys):

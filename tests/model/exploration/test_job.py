@@ -12,7 +12,7 @@ from PIL import Image
 from hcflow_model import calculate_nll
 from hcflow_model.commands import main
 from hcflow_model.exploration import job as exploration_job
-from hcflow_model.exploration.job import animate, read_rgb
+from hcflow_model.exploration.job import animate, read_colours, to_rgb
 from hcflow_model.images import drawing as sheet_drawing
 from hcflow_model.images.bicubic import bicubic_guide
 from hcflow_model.inference.draw import noise_of
@@ -30,6 +30,10 @@ def to_file(path, image):
     pixels = (image[0] * 255).round().byte().permute(1, 2, 0).numpy()[..., ::-1]
     assert cv2.imwrite(str(path), pixels)
     return pixels
+
+
+def read_rgb(path):
+    return to_rgb(read_colours(path))
 
 
 @pytest.fixture(scope='module')
@@ -176,6 +180,27 @@ def test_crop_grey_and_16_bits(data, tmp_path):
                                      '--temperatures': [0], '--crop': [3, 1, 6, 5]})) == 0
     assert read(tmp_path / 'grey_t0_1.png').shape == (20, 24, 3)
     assert json.loads((tmp_path / 'grey_explore.json').read_text())['latents'][1]['height'] == 5
+
+
+def test_a_ground_truth_smaller_than_the_lr_image_says_is_not_padded(data, tmp_path):
+    folder, _ = data
+    gt = read(folder / 'hr.png')[:30, :47]
+    cv2.imwrite(str(tmp_path / 'gt.png'), gt)
+    assert main(arguments(folder, **{'-o': tmp_path, '--gt': tmp_path / 'gt.png', '--temperatures': [0]})) == 0
+    mse = np.mean((read(tmp_path / 'lr_t0_1.png')[4:26, 4:43].astype(float) - gt[4:-4, 4:-4])**2)
+    psnr = json.loads((tmp_path / 'lr_explore.json').read_text())['temperatures']['0']['psnr']
+    assert psnr == pytest.approx(10 * np.log10(255**2 / mse), rel=1e-6)
+
+
+def test_colours_under_alpha_0_are_not_seen(data, tmp_path):
+    folder, _ = data
+    pixels = read(folder / 'lr.png')
+    alpha = np.full(pixels.shape[:2], 255, np.uint8)
+    alpha[:, :5] = 0
+    pixels[:, :5] = 0
+    cv2.imwrite(str(tmp_path / 'clear.png'), np.dstack([pixels, alpha]))
+    pixels[:, :5] = pixels[:, 5:6]
+    np.testing.assert_array_equal(read_colours(tmp_path / 'clear.png'), pixels)
 
 
 BAD = [

@@ -6,17 +6,10 @@ import torch
 from helpers import random_image
 
 from hcflow_model.exploration.latents import latent_statistics
-from hcflow_model.exploration.sheets import (
-    TOP_QUANTILE,
-    draw_edit,
-    draw_exploration,
-    draw_histogram,
-    draw_strip,
-    frame_size,
-    rms_error,
-)
+from hcflow_model.exploration.sheets import draw_edit, draw_histogram, draw_strip, frame_size, latent_row
 from hcflow_model.images import drawing as sheet_drawing
 from hcflow_model.images.drawing import value_map
+from hcflow_model.validation.sheet import draw_sheet
 
 
 @pytest.fixture
@@ -35,62 +28,13 @@ def titles(rows):
     return [[tile.title for tile in row] for row in rows]
 
 
-def std_of(samples):
-    return 255 * np.std([s[0].numpy() for s in samples], axis=0, ddof=1).mean(0)
-
-
-def test_rms_error():
-    samples, gt = images(3), images(1, seed=5)[0]
-    wanted = 255 * np.sqrt(np.mean([(s[0] - gt[0]).numpy()**2 for s in samples], axis=(0, 1)))
-    np.testing.assert_allclose(rms_error(samples, gt), wanted, rtol=1e-5)
-
-
-def test_layout_without_ground_truth(rows_of_tiles):
-    rows = {'bicubic': images(1), 't0': images(1), 't0.5': images(6), 't0.9': images(1)}
-    draw_exploration(random_image(1, 3, 8, 12), rows)
-    assert titles(rows_of_tiles) == [
-        ['LR 12x8', 'bicubic', 'temperature 0'],
-        [*(f'temperature 0.5, sample {i}' for i in range(1, 5)), 'std over 6 samples (grey levels)'],
-        ['temperature 0.9, sample 1']]
-
-
-def test_layout_with_ground_truth_and_latents(rows_of_tiles):
+def test_latents(rows_of_tiles):
     latents = [torch.randn(1, 6, 16, 24), torch.randn(1, 21, 8, 12)]
-    captions = {'gt': 'nll 3.2', 't0': 'psnr 28', 't0.5': 'psnr 27', '': 'of the LR image', 'bicubic': 'psnr 25'}
-    draw_exploration(random_image(1, 3, 8, 12), {'bicubic': images(1), 't0': images(1), 't0.5': images(2)},
-                     images(1, seed=9)[0], captions, latents, latent_statistics(latents))
-    assert titles(rows_of_tiles) == [
-        ['LR 12x8', 'bicubic', 'temperature 0', 'ground truth', 'error of bicubic (grey levels)',
-         'error of temperature 0 (grey levels)'],
-        ['temperature 0.5, sample 1', 'temperature 0.5, sample 2', 'std over 2 samples (grey levels)',
-         'rms error over 2 samples (grey levels)'],
-        ['latents of the ground truth, level 1 (24x16), and N(0,1)',
-         'latents of the ground truth, level 2 (12x8), and N(0,1)']]
-    assert [tile.caption for tile in rows_of_tiles[0][:4]] == ['of the LR image', 'psnr 25', 'psnr 28', 'nll 3.2']
-    assert rows_of_tiles[1][0].caption == 'psnr 27'
-    assert all(tile.caption.startswith('mean ') for tile in rows_of_tiles[1][2:])
-
-
-def test_all_maps_have_one_scale(rows_of_tiles):
-    gt = images(1, seed=9)[0]
-    rows = {'bicubic': images(1), 't0.5': [gt + 0.1 * s for s in images(3, seed=1)], 't1': images(3, seed=2)}
-    draw_exploration(random_image(1, 3, 8, 12), rows, gt)
-    maps = {'error': rms_error(rows['bicubic'], gt)}
-    maps.update({f'{label} {what}': values for label in ('t0.5', 't1') for what, values in (
-        ('std', std_of(rows[label])), ('error', rms_error(rows[label], gt)))})
-    top = np.quantile(np.concatenate([values.ravel() for values in maps.values()]), TOP_QUANTILE)
-    drawn = [rows_of_tiles[0][3], *rows_of_tiles[1][3:], *rows_of_tiles[2][3:]]
-    for tile, values in zip(drawn, maps.values(), strict=True):
-        wanted = value_map(values, top)
-        assert tile.image.shape == wanted.shape
-        assert (np.abs(tile.image.astype(int) - wanted) <= 3).all()  # rounding of float32 and float64
-        assert tile.caption == f'mean {values.mean():.2f}'
-
-
-def test_equal_samples_and_errors_of_zero():
-    same = images(1) * 2
-    sheet = draw_exploration(random_image(1, 3, 8, 12), {'bicubic': same[:1], 't1': same}, same[0])
-    assert sheet.dtype == np.uint8 and sheet.shape[2] == 3
+    rows = [latent_row(latents, latent_statistics(latents))]
+    draw_sheet(random_image(1, 3, 8, 12), {'t0': images(1)}, 4, more=rows)
+    assert titles(rows_of_tiles)[1] == ['latents of the ground truth, level 1 (24x16), and N(0,1)',
+                                        'latents of the ground truth, level 2 (12x8), and N(0,1)']
+    assert rows_of_tiles[1][0].caption.startswith(f'mean {latents[0].mean():.3f}  std {latents[0].std():.3f}')
 
 
 def test_value_map_above_its_top(monkeypatch):

@@ -1,19 +1,22 @@
 """Image files: against Pillow, an independent reader and writer, and against files that are broken."""
 import io
 import os
+import struct
 
 import cv2
 import numpy as np
 import pytest
 from helpers import DATA
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from hcflow_arch import InputError
 from hcflow_model.images import files as image_io
+from hcflow_model.images import png
 from hcflow_model.images.files import (
     as_depth,
     automatic_extension,
     find_images,
+    image_size,
     read_image,
     read_image_file,
     write_image,
@@ -110,6 +113,14 @@ def test_text_of_png(tmp_path):
     assert read_image_file(tmp_path / 'a.png').text == Image.open(tmp_path / 'a.png').text == {'hcflow': '{"ä": 1}'}
     with pytest.raises(InputError, match='PNG only'):
         write_image(tmp_path / 'a.jpg', BGR, text={'hcflow': ''})
+
+
+def test_png_that_pillow_refuses_is_read(tmp_path):
+    """It takes no profiles above 1 MiB; what is lost is the text alone."""
+    text = PngImagePlugin.PngInfo()
+    text.add_text('hcflow', '1')
+    RGB.save(tmp_path / 'a.png', icc_profile=bytes(2**21), pnginfo=text)
+    assert np.array_equal(read_image(tmp_path / 'a.png'), BGR)
 
 
 @pytest.mark.parametrize('bits', [1, 8, 16])
@@ -220,7 +231,41 @@ def test_images_of_a_folder(tmp_path):
     for name in ('b.PNG', 'sub/a.jpg', 'notes.txt', '.hidden/c.png', '.d.png'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text('')
-    assert find_images(tmp_path) == [tmp_path / 'b.PNG', tmp_path / 'sub' / 'a.jpg']
+    assert find_images(tmp_path) == ([tmp_path / 'b.PNG', tmp_path / 'sub' / 'a.jpg'], {})
+
+
+@pytest.mark.parametrize('name', ['a.ppm', 'a.pgm'])
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_endings_that_are_read_but_not_written(name, dtype, tmp_path):
+    pixels = random_pixels(None if name == 'a.pgm' else 3, dtype)
+    cv2.imwrite(str(tmp_path / name), pixels)
+    assert np.array_equal(read_image(tmp_path / name), pixels) and automatic_extension(name, pixels) == '.png'
+    assert find_images(tmp_path)[0] == [tmp_path / name]
+    with pytest.raises(InputError, match=f"format '{name[1:]}' cannot be written"):
+        write_image(tmp_path / name, pixels)
+
+
+def test_what_is_no_regular_file(tmp_path):
+    """A reader of a FIFO would wait for ever, one of /dev/zero fill the memory."""
+    os.mkfifo(tmp_path / 'a.png')
+    os.symlink('/dev/zero', tmp_path / 'b.png')
+    os.symlink('nowhere', tmp_path / 'c.png')
+    assert [path.name for path in find_images(tmp_path)[0]] == ['a.png', 'b.png', 'c.png']
+    for name, problem in (('a.png', 'regular'), ('b.png', 'regular'), ('c.png', 'No such file')):
+        with pytest.raises(InputError, match=f'{name} cannot be read: .*{problem}'):
+            read_image(tmp_path / name)
+
+
+def test_size_without_pixels(tmp_path):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    RGB.save(tmp_path / 'a.jpg', exif=exif)
+    assert image_size(tmp_path / 'a.jpg') == (RGB.width, RGB.height) == read_image(tmp_path / 'a.jpg').shape[:2]
+    header = struct.pack('>IIBBBBB', 16000, 16000, 1, 0, 0, 0, 0)  # above Pillow's limit
+    (tmp_path / 'large.png').write_bytes(png.SIGNATURE + png._chunk(b'IHDR', header) + png._chunk(b'IDAT', b''))
+    assert image_size(tmp_path / 'large.png') == (16000, 16000)
+    (tmp_path / 'text.png').write_text('no image')
+    assert image_size(tmp_path / 'text.png') is None
 
 
 @pytest.mark.parametrize('extension', ['.webp', '.jpg'])

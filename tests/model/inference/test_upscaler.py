@@ -7,8 +7,10 @@ from helpers import DATA, equal, load_golden, perturb, random_image, small_net
 from hcflow_arch import HCFlowNet, InputError
 from hcflow_model import HCFlowRescaler, HCFlowUpscaler
 from hcflow_model.checkpoints.pretrained import load_pretrained, save_pretrained
+from hcflow_model.images.arrays import spread_colours
 from hcflow_model.images.files import read_image
 from hcflow_model.inference import draw
+from hcflow_model.inference import upscaler as inference
 from hcflow_model.inference.noise import NoiseField
 
 LR = read_image(DATA / 'val_lq_x4' / 'cat.png')[:20, :30]
@@ -66,6 +68,43 @@ def test_alpha_is_upscaled_without_noise_and_opaque_stays_opaque():
     assert np.array_equal(first[..., :3], upscaler()(LR)) and np.array_equal(first[..., 3], second[..., 3])
     for value in (0, 255):
         assert (upscaler()(np.dstack([LR, np.full_like(alpha, value)]))[..., 3] == value).all()
+
+
+@pytest.mark.parametrize('channels', [2, 4])
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
+def test_transparent_edges_are_not_dark(channels, dtype):
+    """What files hold under alpha 0, mostly black, is not seen by the network."""
+    top = 1 if dtype == np.float32 else np.iinfo(dtype).max
+    rows, columns = np.mgrid[:20, :30]
+    alpha = np.clip(8 - np.hypot(rows - 10, columns - 15), 0, 1)  # a disc with a smooth edge
+    colours = np.full((20, 30, channels - 1), 0.8)
+    whole = (np.dstack([colours, alpha]) * top).astype(dtype)
+    black = whole.copy()
+    black[whole[..., -1] == 0, :-1] = 0
+    assert np.array_equal(upscaler()(black), upscaler()(whole))
+    rescaler = HCFlowRescaler(net_of('rescaling'), device='cpu')
+    assert np.array_equal(rescaler.downscale(black), rescaler.downscale(whole))
+    clear = np.zeros_like(black)
+    assert np.array_equal(upscaler()(clear)[..., :-1], upscaler()(clear[..., :-1].squeeze()).reshape(80, 120, -1))
+
+
+def test_nearest_colours():
+    image = np.random.default_rng(0).integers(1, 256, (11, 17, 4), np.uint8)
+    image[..., 3] *= np.random.default_rng(1).random((11, 17)) < 0.1
+    spread, seen = spread_colours(image), np.argwhere(image[..., 3] > 0)
+    for place in np.argwhere(image[..., 3] == 0):
+        distances = np.hypot(*(seen - place).T)
+        nearest = {tuple(image[tuple(other)][:3]) for other in seen[distances <= 1.05 * distances.min()]}
+        assert tuple(spread[tuple(place)][:3]) in nearest
+    assert np.array_equal(spread[image[..., 3] > 0], image[image[..., 3] > 0])
+    assert np.array_equal(spread[..., 3], image[..., 3])
+
+
+def test_images_that_no_memory_holds_are_refused(monkeypatch):
+    monkeypatch.setattr(inference, 'free_memory', lambda device: 20 * 30 * 16 * 3)
+    assert upscaler()(LR).shape == (80, 120, 3)
+    with pytest.raises(InputError, match='2 image.* of 80x120 pixels need'):
+        upscaler().samples(LR, 2)
 
 
 def test_a_network_of_the_caller_stays_as_it_is():

@@ -91,6 +91,7 @@ def test_images_of_other_ranks_are_not_read():
 def test_names():
     assert unique_names(['c/d.e.png', 'key', 'a/cat.png', 'a/cat.jpg', 'a/x.png', 'b/x.png']) == [
         'd.e', 'key', 'cat_png', 'cat_jpg', 'x_png_5', 'x_png_6']
+    assert unique_names(['a/caf\udce9.png', 'ä.png']) == ['caf\\xe9', 'ä']  # can be written and shown everywhere
     plain = images_of_rank(torch.utils.data.DataLoader(Images([{}]))).dataset
     assert plain.name(0, {'gt_path': '/a/b.png', 'lq_path': 'c/d.png'}) == 'd' and plain.name(0) == 'item 0'
     plain.dataset.paths = ['a/x.png', 'b/y.png']  # of other images than there are items

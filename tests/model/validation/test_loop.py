@@ -1,6 +1,7 @@
 """Validation of small models on images of a few pixels: what is drawn, saved, measured and kept."""
 import csv
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ from helpers import L1, NLL_OPT, SMALL, cpu_options, loader, perturb, random_ima
 
 from hcflow_model import HCFlowModel
 from hcflow_model.utils.tables import number, temperature_label
+from hcflow_model.validation.report import Report
 
 pytestmark = pytest.mark.usefixtures('far_pixels_pass')
 PSNR = {'type': 'calculate_psnr', 'crop_border': 2, 'test_y_channel': False}
@@ -64,6 +66,39 @@ def test_files_of_a_test(suffix, end, tmp_path):
     model = make_model(tmp_path, is_train=False, temperatures=[1.0], suffix=suffix)
     validate(model, current_iter='test', save_img=True, name='Set5')
     assert saved(tmp_path) == [f'Set5/image0_t1_1{end}.png']
+
+
+NAMES = ['caf\udce9', '\udcff\udcfe', 'n' * 251, 'ä' * 125, 'key\0with NUL', '..', '.', ' ', "a'b \n\x1b[31m", '%s {0}']
+
+
+@pytest.mark.parametrize('is_train', [False, True])
+def test_names_that_a_file_system_or_an_lmdb_can_hold(is_train, tmp_path):
+    model = make_model(tmp_path, is_train=is_train, temperatures=[0, 0.5], sheets=1, metrics={'psnr': PSNR})
+    batches = loader([pair()] * len(NAMES))
+    batches.dataset.paths = [f'folder/{name}' if name == '..' else f'folder/{name}.png' for name in NAMES]
+    item_of = type(batches.dataset).__getitem__
+
+    class Named(type(batches.dataset)):
+        def __getitem__(self, index):
+            return {**item_of(self, index), 'lq_path': self.paths[index], 'gt_path': self.paths[index]}
+
+    batches.dataset.__class__ = Named
+    model.report = Report(model.opt, final=True)
+    model.validation(batches, 123456, None, True)
+    pictures = [path for path in (tmp_path / 'visualization').rglob('*.png') if path.is_file()]
+    assert len(pictures) == 2 * len(NAMES) + 1 and all(len(os.fsencode(path.name)) <= 255 for path in pictures)
+    assert len({row['image'] for row in model.report.rows}) == len(NAMES)
+    assert len((tmp_path / 'results' / 'metrics.csv').read_bytes().decode()) > 0
+
+
+def test_sets_with_equal_names_of_images(tmp_path):
+    model = make_model(tmp_path, temperatures=[0])
+    model.opt['datasets'] = {'train': {'name': 'x'}, 'val': {'name': 'a'}, 'val_2': {'name': 'b/c'}}
+    for name, seed in (('a', 0), ('b/c', 5)):
+        validate(model, [pair(seed)], name=name, save_img=True)
+    files = saved(tmp_path)
+    assert len(files) == 2 and files[0] == 'a/image0/image0_t0_1_5.png'
+    assert len({(tmp_path / 'visualization' / file).read_bytes() for file in files}) == 2
 
 
 def test_no_files_unless_asked(tmp_path):

@@ -91,7 +91,8 @@ def image_size(path: str | os.PathLike) -> tuple[int, int] | None:
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # no pixels are read
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(ORIENTATION, 1) >= 5
+            exif = image.getexif() if image.format != 'PNG' or 'exif' in image.info else {}  # else it reads the pixels
+            turned = exif.get(ORIENTATION, 1) >= 5
             return image.size if turned else image.size[::-1]
     except (OSError, SyntaxError, ValueError, TypeError, struct.error):
         return None

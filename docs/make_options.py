@@ -1,12 +1,10 @@
 """Write docs/options.md, every key of an option file in tables made from the code: `python docs/make_options.py`.
 
-Keys, types, defaults and smallest values come from option_schema.py and from the signatures and docstrings of
-networks, losses, metrics and schedulers; meanings of BasicSR's own keys from option_texts.py. A key without a meaning
-and a meaning without a key are errors.
+Keys, types, limits and meanings come from hcflow_model/options/schema.py, and from the signatures and docstrings of
+networks, losses, metrics and schedulers. A key without a meaning and a meaning without a key are errors.
 """
 import inspect
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,12 +13,9 @@ import hcflow_model  # noqa: F401  isort: skip  (first: it makes `import basicsr
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 
-from hcflow_model.options import schema as option_schema
+from hcflow_model.options import schema
 from hcflow_model.options.check_hcflow import SCHEDULERS
 from hcflow_model.options.rules import TYPE_NAMES
-
-sys.path.insert(0, str(Path(__file__).parent))
-import option_texts  # noqa: E402
 
 OUTPUT = Path(__file__).parent / 'options.md'
 LOSSES = ('NLLLoss', 'LatentLoss', 'L1Loss', 'MSELoss', 'CharbonnierLoss', 'PerceptualLoss', 'RandomPerceptualLoss',
@@ -50,18 +45,12 @@ class Table(NamedTuple):
 
 def tables() -> dict[str, Table]:
     """Every table, by the name of its block or type."""
-    schema = option_schema
-    found = {
-        'general': Table('', TOP, _text_rows(option_texts.GENERAL)),
-        'datasets': Table('', 'datasets.train, datasets.val, datasets.val_2, datasets.test_1, …',
-                          _text_rows(option_texts.DATASET)),
-        'path': Table('', 'path', _schema_rows(schema.PATH)),
-        'train': Table('', 'train', _schema_rows(schema.TRAIN)),
-        'val': Table('', 'val', _schema_rows(schema.VAL)),
-        'logger': Table('', 'logger', _schema_rows(schema.LOGGER)),
-        'wandb': Table('', 'logger.wandb', _text_rows(option_texts.WANDB)),
-        'dist_params': Table('', 'dist_params', _text_rows(option_texts.DIST_PARAMS)),
-    }
+    found = {name: Table('', place, _schema_rows(options)) for name, place, options in (
+        ('general', TOP, schema.GENERAL),
+        ('datasets', 'datasets.train, datasets.val, datasets.val_2, datasets.test_1, …', schema.DATASET),
+        ('path', 'path', schema.PATH), ('train', 'train', schema.TRAIN), ('val', 'val', schema.VAL),
+        ('logger', 'logger', schema.LOGGER), ('wandb', 'logger.wandb', schema.WANDB),
+        ('dist_params', 'dist_params', schema.DIST_PARAMS))}
     network = ARCH_REGISTRY.get('HCFlowNet')
     found['HCFlowNet'] = _component('HCFlowNet', network, 'network_g', given=set(GIVEN) - {'scale'})
     found['HCFlowVGGDiscriminator'] = _component('HCFlowVGGDiscriminator', ARCH_REGISTRY.get('HCFlowVGGDiscriminator'),
@@ -72,8 +61,8 @@ def tables() -> dict[str, Table]:
             'train.pixel_opt, train.lq_opt')
         found[name] = _component(name, LOSS_REGISTRY.get(name), place)
     for name in METRICS:
-        found[name] = _component(name, METRIC_REGISTRY.get(name), 'val.metrics.NAME', [
-            Row('better', 'higher or lower', 'which values are best; default: lower for LPIPS and NIQE')])
+        found[name] = _component(name, METRIC_REGISTRY.get(name), 'val.metrics.NAME',
+                                 _schema_rows({'better': schema.METRIC['better']}))
     # PyTorch's versions differ in the others
     others = set(inspect.signature(torch.optim.Adam).parameters) - {'lr', 'betas', 'eps', 'weight_decay', 'amsgrad'}
     found['Adam'] = _component('Adam', torch.optim.Adam, 'train.optim_g, train.optim_d', given=others)
@@ -82,38 +71,36 @@ def tables() -> dict[str, Table]:
     return found
 
 
-def _text_rows(texts):
-    return [Row(key, values, meaning) for key, (values, meaning) in texts.items()]
+def _schema_rows(options):
+    return [Row(key, _values_of(option), option.meaning) for key, option in options.items()]
 
 
-def _schema_rows(schema):
-    rows = []
-    for key, option in schema.items():
-        names = ' or '.join(dict.fromkeys(TYPE_NAMES[kind] for kind in option.types))
-        if set(option.types) == {int, float}:
-            names = 'a number'
-        rows.append(Row(key, names + ('' if option.minimum is None else f' ≥ {option.minimum:g}'), option.meaning))
-    return rows
+def _values_of(option):
+    types = option.types if isinstance(option.types, tuple) else (option.types,)
+    names = 'a number' if set(types) == {int, float} else ' or '.join(dict.fromkeys(TYPE_NAMES[kind] for kind in types))
+    limits = [f' ≥ {option.minimum}'] if option.minimum is not None else []
+    limits += [f' ≤ {option.maximum}'] if option.maximum is not None else []
+    return ', '.join(option.choices) or names + ','.join(limits)
 
 
 def _component(name, function, place, more=(), given=GIVEN):
-    """The arguments of what a `type` names, from its signature; meanings from its docstring or option_texts.py."""
-    texts = option_texts.COMPONENTS.get(name)
+    """The arguments of what a `type` names, from its signature; meanings from its docstring or the schema."""
+    texts = schema.COMPONENTS.get(name)
     known = {} if texts is not None else dict(_arguments_of_docstring(function))
     parameters = {key: parameter for key, parameter in inspect.signature(function).parameters.items()
                   if key not in given}
     meanings = texts if texts is not None else {key: meaning for key, (_, meaning) in known.items()}
-    shared = texts in (option_texts.PLAIN_LOSS, option_texts.GAN)  # told once for several types
+    shared = texts is schema.PLAIN_LOSS  # one text for several types
     strange = [key for key in parameters if key not in meanings]
     strange += [key for key in meanings if key not in parameters and key not in GIVEN and not shared]
     if strange:
         raise KeyError(f'{name}: {strange} stand in the signature without a meaning, or the reverse')
     rows = []
     for key, parameter in parameters.items():
-        meaning, _, default = meanings[key].partition(' Default: ' if ' Default: ' in meanings[key] else 'Default: ')
+        meaning, _, default = meanings[key].partition(' Default: ')
         kind = known[key][0] if key in known else _kind_of(parameter.default)
-        default = f'default {default}' if default else _default(parameter)
-        rows.append(Row(key, ', '.join(filter(None, (kind, default))), meaning or option_texts.DEFAULT_ALONE[key]))
+        default = f'default {_in_yaml(default)}' if default else _default(parameter)
+        rows.append(Row(key, ', '.join(filter(None, (kind, default))), meaning))
     return Table(name, place, [*rows, *more])
 
 
@@ -126,9 +113,13 @@ def _default(parameter):
     default = parameter.default
     if default is inspect.Parameter.empty:
         return 'must be given'
-    if default is None or isinstance(default, bool):
-        default = {None: '~', True: 'true', False: 'false'}[default]
-    return f'default {list(default) if isinstance(default, tuple) else default}'
+    return f'default {_in_yaml(str(list(default) if isinstance(default, tuple) else default))}'
+
+
+def _in_yaml(text):
+    for python, yaml in (('None', '~'), ('True', 'true'), ('False', 'false')):
+        text = re.sub(rf'^{python}\b', yaml, text)
+    return text.translate({ord('('): '[', ord(')'): ']'}) if text.startswith('(') else text
 
 
 def _arguments_of_docstring(function) -> Iterator[tuple[str, tuple[str, str]]]:

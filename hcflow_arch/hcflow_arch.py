@@ -64,7 +64,7 @@ class HCFlowNet(ChannelsLastModule):
             in place of RRDBs. Default: None.
         coupling (str): Name of the coupling, see docs/extending.md. Default: 'AffineCoupling'.
         temperature (float): Sampling temperature of `net(lq)`. Default: 0; rescaling: 1.
-        start (str): Starting values, 'paper' or 'wavelet' (see flow/initialization.py). Default: 'paper'.
+        start (str): Starting values, 'paper' or 'wavelet' (compared in docs/learning.md). Default: 'paper'.
         memory (str): 'default', or 'low': training stores only the inputs of dense blocks and flow steps for backward,
             and computes the rest again. Less than a third of the memory, the same numbers. Default: 'default'.
         channels_last (bool): Store features channels last. `~`: on where it is faster (CPUs with AVX2 or AVX-512, GPUs

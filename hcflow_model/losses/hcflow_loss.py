@@ -13,7 +13,7 @@ class NLLLoss(nn.Module):
     """Negative log-likelihood of HR given LR (HCFlow).
 
     Args:
-        loss_weight (float): Default: 1.0.
+        loss_weight (float): Weight in the sum. Default: 1.0.
     """
 
     def __init__(self, loss_weight: float = 1.0):
@@ -46,7 +46,7 @@ class LatentLoss(nn.Module):
     """Mean square of all latents together: pulls them to N(0, I) (HCFlow, rescaling).
 
     Args:
-        loss_weight (float): Default: 1.0.
+        loss_weight (float): Weight in the sum. Default: 1.0.
     """
 
     def __init__(self, loss_weight: float = 1.0):

@@ -36,7 +36,7 @@ class RandomPerceptualLoss(nn.Module):
 
     Args:
         layer_weights (dict): {layer name as in BasicSR's vgg_arch: weight}.
-        perceptual_weight (float): Default: 1.0.
+        perceptual_weight (float): Weight in the sum. Default: 1.0.
         seed (int): Of the weights. Default: 0.
     """
 

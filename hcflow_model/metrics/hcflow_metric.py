@@ -122,7 +122,7 @@ def calculate_lpips(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, inp
         crop_border (int): Pixels cut off at each edge. Default: 0.
         input_order (str): 'HWC' or 'CHW'. Default: 'HWC'.
         net_type (str): 'alex', 'vgg' or 'squeeze'. Default: 'alex', as published figures use.
-        device (str | None): Default: None, 'cuda' where there is one, else 'cpu'.
+        device (str | None): Where its network runs. Default: None: 'cuda' if there is a GPU, else 'cpu'.
 
     Returns:
         float: LPIPS, 0 for equal images.

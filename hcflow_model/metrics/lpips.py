@@ -51,7 +51,7 @@ def check_lpips_available(net_type: str = 'alex', device: str | None = None) -> 
 
     Args:
         net_type (str): 'alex', 'vgg' or 'squeeze'. Default: 'alex'.
-        device (str | None): Default: None, 'cuda' where there is one, else 'cpu'.
+        device (str | None): Where its network runs. Default: None: 'cuda' if there is a GPU, else 'cpu'.
 
     Returns:
         nn.Module: The network, in eval mode, without gradients.

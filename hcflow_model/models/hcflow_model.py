@@ -5,6 +5,7 @@ from basicsr.utils import get_root_logger
 from hcflow_arch import InputError
 from hcflow_arch.checks import fit_to_scale
 from hcflow_model.losses.build import IMAGES, build_perceptual_loss, build_train_loss, check_metric_weights
+from hcflow_model.options import schema
 from hcflow_model.options.check_hcflow import check_hcflow_options
 from hcflow_model.utils.devices import SLOW, has_bf16_instructions
 from hcflow_model.utils.memory import keep_freed_memory
@@ -28,6 +29,9 @@ class HCFlowModel(FlowModel):
     default_temperatures = (0, 0.9)
     has_likelihood = True
     skips_broken_pairs = True  # in validation
+    # a subclass with options of its own declares those alone: {name: Option(type, meaning, …)}
+    general_options, logger_options = schema.GENERAL, schema.LOGGER
+    train_options, val_options = schema.TRAIN, schema.VAL
 
     def __init__(self, opt):
         check_metric_weights((opt.get('val') or {}).get('metrics'))

@@ -118,7 +118,7 @@ def _check_backend(name, block, foreign):
     """
     if block is None:
         return None
-    check_type(name, block, (dict,))
+    check_type(name, block, dict)
     kind = block.get('type')
     backend = FileClient._backends.get(kind) if isinstance(kind, str) else None
     if backend is None and foreign:
@@ -131,15 +131,12 @@ def _check_backend(name, block, foreign):
 
 
 def _check_loading(name, dataset):
-    mode = dataset.get('prefetch_mode')
-    if mode not in (None, 'cpu', 'cuda'):
-        raise InputError(f"'{name}.prefetch_mode' is {mode!r}; allowed are cpu, cuda and ~.")
-    if mode == 'cuda' and not (torch.cuda.is_available() and dataset.get('pin_memory') is True):
+    if dataset.get('prefetch_mode') == 'cuda' and not (torch.cuda.is_available() and dataset.get('pin_memory') is True):
         raise InputError(f"'{name}.prefetch_mode' is 'cuda', which needs a GPU and pin_memory: true.")
     template = dataset.get('filename_tmpl')
     if template is None:
         return
-    check_type(f'{name}.filename_tmpl', template, (str,))
+    check_type(f'{name}.filename_tmpl', template, str)
     if template.count('{}') != 1 or template.count('{') + template.count('}') != 2:
         raise InputError(f"'{name}.filename_tmpl' is {template!r}; it must hold one {{}}, which is the name of the HR "
                          "image, such as '{}x4'.")

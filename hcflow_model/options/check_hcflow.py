@@ -11,9 +11,8 @@ from hcflow_arch.hcflow_arch import SCALES, TASKS
 
 from . import schema as option_schema
 from .check_datasets import FLAT_DATASETS
-from .rules import check_block, check_component, check_type, check_value, did_you_mean, require
+from .rules import check_component, check_names, check_type, check_value, did_you_mean, options_of, require
 
-GAN_TYPES = ('vanilla', 'lsgan', 'wgan', 'wgan_softplus', 'hinge')
 LOSSES_OF_OTHER_TASK = {'sr': ('lq_opt', 'latent_opt'), 'rescaling': ('nll_opt',)}
 SCHEDULERS = {'MultiStepLR': lr_scheduler.MultiStepRestartLR, 'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
               'CosineAnnealingRestartLR': lr_scheduler.CosineAnnealingRestartLR}
@@ -21,37 +20,33 @@ SCHEDULERS = {'MultiStepLR': lr_scheduler.MultiStepRestartLR, 'MultiStepRestartL
 
 def check_hcflow_options(opt: dict) -> None:
     """Check network, paths, validation and, in training, losses, optimizers and schedule of an HCFlow model."""
-    task = MODEL_REGISTRY.get(opt['model_type']).task
-    for key in opt:  # others may have their own; a slip of the finger is no option of anyone's
-        known = key in option_schema.TOP_LEVEL or key in option_schema.SET_BY_COMMAND or key.startswith('network_')
-        if not known and did_you_mean(key, option_schema.TOP_LEVEL, cutoff=0.85):
-            raise InputError(f"Unknown option '{key}'{did_you_mean(key, option_schema.TOP_LEVEL)}.")
+    model = MODEL_REGISTRY.get(opt['model_type'])
+    general = {**options_of(model, 'general_options'), **dict.fromkeys(option_schema.SET_BY_COMMAND)}
+    others = {key: value for key, value in opt.items() if not key.startswith('network_')}
+    check_names('', others, general, cutoff=option_schema.ALIKE)
     _check_network(opt)
     for phase, dataset in opt['datasets'].items():
-        if dataset['type'] in FLAT_DATASETS:
-            check_block(f'datasets.{phase}', dataset, option_schema.DATASET, option_schema.DATASET_OF_BASICSR)
+        if dataset['type'] not in FLAT_DATASETS:
+            continue
+        check_names(f'datasets.{phase}', dataset, (*option_schema.DATASET, *option_schema.DATASET_OF_BASICSR))
         for key, neutral in (('mean', 0), ('std', 1)):
-            if dataset['type'] in FLAT_DATASETS and any(number != neutral for number in dataset.get(key) or []):
+            if any(number != neutral for number in dataset.get(key) or []):
                 raise InputError(f"'datasets.{phase}.{key}' is {dataset[key]!r}; the flow's images are in [0, 1], so "
                                  'leave it out.')
-    check_block('path', opt['path'], option_schema.PATH, option_schema.PATHS_OF_BASICSR)
+    paths = [f'{key}_{name.removeprefix("network_")}' for name in opt if name.startswith('network_')
+             for key in ('pretrain_network', 'param_key', 'strict_load')]
+    check_names('path', opt['path'], (*option_schema.PATH, *option_schema.PATHS_OF_BASICSR, *paths))
+    for block in ('val', *(('logger', 'train') if opt['is_train'] else ())):
+        check_names(block, opt.get(block) or {}, options_of(model, f'{block}_options'))
     if opt.get('val') is not None:
-        check_block('val', opt['val'], option_schema.VAL)
         _drop_empty(opt['val'])
         opt['val'].setdefault('save_img', False)
-        _check_validation(opt['val'], task)
+        _check_validation(opt['val'], model.task)
     if opt['is_train']:
-        check_block('logger', opt['logger'], option_schema.LOGGER)
-        check_block('train', opt['train'], option_schema.TRAIN)
         _drop_empty(opt['train'])
-        _check_training(opt['train'], task)
+        _check_training(opt['train'], model.task)
         _check_accumulate(opt['train'].get('accumulate', 1), opt['datasets']['train'].get('batch_size_per_gpu', 1))
         _check_gan(opt)
-    for name in ('train', 'val'):
-        amp = (opt.get(name) or {}).get('amp')
-        if amp not in (None, 'bf16'):
-            raise InputError(f"'{name}.amp' is {amp!r}; allowed are bf16 and ~. fp16 is not: exponents of the "
-                             'flow leave its range.')
 
 
 def _check_network(opt):
@@ -127,8 +122,8 @@ def _check_gan(opt):
         raise InputError('train.gan_opt needs an optimizer for the discriminator, and train.optim_d a discriminator; '
                          'give both or neither.')
     gan_type = train.get('gan_opt', {}).get('gan_type', 'vanilla')
-    if gan_type not in GAN_TYPES:
-        raise InputError(f"'train.gan_opt.gan_type' is {gan_type!r}; allowed are {', '.join(GAN_TYPES)}.")
+    if gan_type not in option_schema.GAN_TYPES:
+        raise InputError(f"'train.gan_opt.gan_type' is {gan_type!r}; allowed are {', '.join(option_schema.GAN_TYPES)}.")
 
 
 def _check_optimizer(name, block):
@@ -136,7 +131,7 @@ def _check_optimizer(name, block):
     if block.get('type') != 'Adam':
         raise InputError(f"'{name}.type' is {block.get('type')!r}; BasicSR offers Adam.")
     allowed = set(inspect.signature(torch.optim.Adam).parameters) - {'params'} | {'type'}
-    _check_names(name, block, allowed)
+    check_names(name, block, allowed)
     require(name, block, ('lr',), allowed)
     for key in ('lr', 'weight_decay', 'eps'):
         if block.get(key) is not None:
@@ -159,7 +154,7 @@ def _check_scheduler(block, total_iter):
                          f'BasicSR offers {", ".join(SCHEDULERS)}.')
     parameters = dict(inspect.signature(SCHEDULERS[block['type']]).parameters)
     del parameters['optimizer']
-    _check_names(name, block, {*parameters, 'type'})
+    check_names(name, block, {*parameters, 'type'})
     require(name, block, [key for key, value in parameters.items() if value.default is value.empty], parameters)
     for key in ('milestones', 'restarts', 'restart_weights', 'periods'):
         if key in block:
@@ -179,9 +174,3 @@ def _check_scheduler(block, total_iter):
                          f'train.total_iter is {total_iter}. Give periods that last so long.')
     if block.get('gamma', 0) < 0:
         raise InputError(f"'{name}.gamma' is {block['gamma']!r}; it must not be below 0: it multiplies learning rates.")
-
-
-def _check_names(name, block, allowed):
-    for key in block:
-        if key not in allowed:
-            raise InputError(f"Unknown option '{name}.{key}'{did_you_mean(key, allowed)}.")

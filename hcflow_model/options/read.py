@@ -64,11 +64,11 @@ def parse_option_text(text: str, path: str, force_yml: Sequence[str] = ()) -> di
         raise InputError(f'Option file {path} holds no options; it must be a YAML mapping (name: …, model_type: …).')
     for entry in force_yml:
         _force(opt, entry)
-    check_values(opt)
+    check_plain(opt)
     return opt
 
 
-def check_values(value: object, name: str = '') -> None:
+def check_plain(value: object, name: str = '') -> None:
     """Refuse values that no option has: dates, sets, bytes, nan and infinity, and numbers that YAML reads as text.
 
     Args:
@@ -77,10 +77,10 @@ def check_values(value: object, name: str = '') -> None:
     """
     if isinstance(value, dict):
         for key, inner in value.items():
-            check_values(inner, f'{name}.{key}' if name else str(key))
+            check_plain(inner, f'{name}.{key}' if name else str(key))
     elif isinstance(value, list):
         for inner in value:
-            check_values(inner, name)
+            check_plain(inner, name)
     elif isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"'{name}' is {value!r}; it must be a finite number.")
     elif isinstance(value, int) and abs(value) > MAX_INT:

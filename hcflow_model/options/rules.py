@@ -32,8 +32,9 @@ def require(name: str, block: dict, keys: Iterable[str], known: Iterable[str] = 
             raise InputError(f"{name} has no '{key}'{did_you_mean(key, strange)}.")
 
 
-def check_type(name: str, value: object, types: tuple[type, ...], meaning: str = '') -> None:
+def check_type(name: str, value: object, types: type | tuple[type, ...], meaning: str = '') -> None:
     """Refuse a value of another type; True and False are no numbers."""
+    types = types if isinstance(types, tuple) else (types,)
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         allowed = ' or '.join(dict.fromkeys(TYPE_NAMES[t] for t in types))
         raise InputError(f"'{name}' is {value!r}; it must be {allowed}{f' ({meaning})' if meaning else ''}.")
@@ -48,23 +49,49 @@ def check_file_name(name: str, value: object) -> None:
                          f'of at most {MAX_NAME_BYTES} bytes.')
 
 
-def check_block(name: str, block: dict, schema: dict[str, Option], extra: Iterable[str] = ()) -> None:
-    """Hold a block against its schema; ~ is allowed everywhere."""
+def options_of(cls: type, name: str) -> dict[str, Option]:
+    """What a class and its bases declare in the attribute `name`, such as train_options."""
+    return {key: option for base in reversed(cls.__mro__) for key, option in vars(base).get(name, {}).items()}
+
+
+def check_names(name: str, block: dict, known: Iterable[str], cutoff: float | None = None) -> None:
+    """Refuse keys that nobody knows.
+
+    Args:
+        name: Place of the block, '' for the top.
+        block: A block of options.
+        known: Keys of its schema.
+        cutoff: Refuse only keys this similar to a known one, from 0 to 1: others may be of another package.
+    """
+    for key in block:
+        hint = did_you_mean(key, known, cutoff or 0.6)
+        if key not in known and (hint or cutoff is None):
+            raise InputError(f"Unknown option '{name}{'.' if name else ''}{key}'{hint}.")
+
+
+def check_values(name: str, block: dict, schema: dict[str, Option]) -> None:
+    """Hold the values of a block against its schema; ~ is allowed everywhere. Keys that it has not are left alone."""
     for key, value in block.items():
-        if key not in schema and key not in extra:
-            raise InputError(f"Unknown option '{name}.{key}'{did_you_mean(key, schema)}.")
-        if value is None or key in extra:
-            continue
-        check_value(f'{name}.{key}', value, schema[key])
+        if key in schema and value is not None:
+            check_value(f'{name}.{key}' if name else key, value, schema[key])
+
+
+def check_block(name: str, block: dict, schema: dict[str, Option]) -> None:
+    """Hold a block against its schema, keys and values."""
+    check_names(name, block, schema)
+    check_values(name, block, schema)
 
 
 def check_value(name: str, value: object, option: Option) -> None:
-    """Refuse a value that is of another type than its option, or out of its range."""
+    """Refuse a value that is of another type than its option, out of its range, or none of its choices."""
     check_type(name, value, option.types, option.meaning)
     if option.minimum is not None and value < option.minimum:
         raise InputError(f"'{name}' is {value!r}; it must be {option.minimum} or more ({option.meaning}).")
     if option.maximum is not None and value > option.maximum:
         raise InputError(f"'{name}' is {value!r}; it must be {option.maximum} or less ({option.meaning}).")
+    if option.choices and value not in option.choices:
+        raise InputError(f"'{name}' is {value!r}; allowed are {', '.join(map(str, option.choices))} and ~ "
+                         f'({option.meaning}).')
 
 
 def check_registered(name: str, value: object, registry) -> None:

@@ -1,132 +1,203 @@
-"""Options of the HCFlow models: name, type, smallest value and meaning of every key of their blocks."""
+"""Every option that is known by name: type, limits and meaning. Checks, 'did you mean' and docs/options.md use it.
+
+A class of your own declares its options in the same way, as a class attribute: `train_options`, `val_options`,
+`logger_options` and `general_options` (the top level) on a model, `dataset_options` on a dataset:
+
+    class MyModel(HCFlowModel):
+        train_options = {'degradation': Option(str, 'how LR images are made', choices=('bicubic', 'bsrgan'))}
+"""
 from typing import NamedTuple
 
 NUMBER = (int, float)
-BLOCK = (dict,)
 
 
 class Option(NamedTuple):
-    """One key. ~ (None) is the same as leaving the key out.
+    """One key. `~` (None) is always allowed and means the same as leaving the key out.
 
     Attributes:
-        types: Types of its value.
-        meaning: For messages and documentation.
+        types: Type of its value, or a tuple of types. True and False are not numbers.
+        meaning: For messages and docs/options.md.
         minimum: Smallest value, for numbers.
         maximum: Largest value, for numbers.
+        choices: All allowed values.
     """
-    types: tuple[type, ...]
+    types: type | tuple[type, ...]
     meaning: str
     minimum: float | None = None
     maximum: float | None = None
+    choices: tuple = ()
 
 
-TOP_LEVEL = ('name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'plugins', 'datasets', 'network_g', 'network_d',
-             'path', 'train', 'val', 'logger', 'dist_params', 'find_unused_parameters')
+GENERAL = {
+    'name': Option(str, 'name of the run: experiments/NAME, results/NAME and tb_logger/NAME. "debug" in it switches '
+                        "BasicSR's debug mode on"),
+    'model_type': Option(str, 'HCFlowModel (super-resolution), HCFlowRescalingModel, or a model of BasicSR'),
+    'scale': Option(int, 'ratio of HR to LR size; must equal network_g.scale', 1),
+    'num_gpu': Option((int, str), 'GPUs of one process; auto: all that are visible; 0: CPU'),
+    'manual_seed': Option(int, 'seed of weights, crops and noise; each process adds its rank. ~: drawn'),
+    'plugins': Option(list, 'names of modules to import first, which register networks, losses and more'),
+    'find_unused_parameters': Option(bool, "argument of PyTorch's DistributedDataParallel (default false)"),
+    'datasets': Option(dict, 'blocks train and val, val_2, …; in tests test_1, test_2, …'),
+    'network_g': Option(dict, 'the flow'),
+    'network_d': Option(dict, 'the discriminator; only with train.gan_opt'),
+    'path': Option(dict, 'checkpoints'),
+    'train': Option(dict, 'losses, optimizers, schedule'),
+    'val': Option(dict, 'validation and tests'),
+    'logger': Option(dict, 'what is logged and saved, and when'),
+    'dist_params': Option(dict, 'settings for several processes'),
+}
+ALIKE = 0.85  # an unknown key this similar to a known one is a misspelling, not an option of another package
 SET_BY_COMMAND = ('dist', 'rank', 'world_size', 'auto_resume', 'is_train', 'root_path', 'option_file', 'force_yml')
 
+AMP = Option(str, 'bf16: mixed precision, very slow on CPUs without bf16 instructions; ~: off. fp16 is not offered: '
+                  'exponents of the flow leave its range', choices=('bf16',))
+
 TRAIN = {
-    'ema_decay': Option(NUMBER, 'decay of the exponential moving average of weights; 0: none', 0, 1),
-    'optim_g': Option(BLOCK, 'optimizer of the flow, such as {type: Adam, lr: !!float 2.5e-4}'),
-    'optim_d': Option(BLOCK, 'optimizer of the discriminator'),
-    'scheduler': Option(BLOCK, "learning-rate schedule, BasicSR's"),
-    'total_iter': Option((int,), 'number of iterations', 1, 10 ** 9),
-    'warmup_iter': Option((int,), 'iterations of linear warm-up; -1: none', -1),
-    'nll_opt': Option(BLOCK, 'negative log-likelihood (SR): {type: NLLLoss, loss_weight: 1.0}'),
-    'pixel_opt': Option(BLOCK, 'pixel loss of decode (SR: at temperature 0; rescaling: at train.temperature)'),
-    'perceptual_opt': Option(BLOCK, "perceptual loss, BasicSR's PerceptualLoss"),
-    'gan_opt': Option(BLOCK, 'GAN loss: GANLoss or RelativisticGANLoss; needs network_d and optim_d'),
-    'lq_opt': Option(BLOCK, 'rescaling: pixel loss of the downscaled image to the bicubic one'),
-    'latent_opt': Option(BLOCK, 'rescaling: {type: LatentLoss, loss_weight: !!float 1e-5}'),
-    'net_d_iters': Option((int,), 'update the flow every so many iterations', 1),
-    'net_d_init_iters': Option((int,), 'iterations at the start in which the discriminator trains alone', 0),
+    'ema_decay': Option(NUMBER, 'decay of the exponential moving average of the weights; 0: none', 0, 1),
+    'optim_g': Option(dict, 'optimizer of the flow, such as {type: Adam, lr: !!float 2.5e-4}'),
+    'optim_d': Option(dict, 'optimizer of the discriminator'),
+    'scheduler': Option(dict, 'learning-rate schedule of BasicSR'),
+    'total_iter': Option(int, 'number of iterations', 1, 10 ** 9),
+    'warmup_iter': Option(int, 'iterations of linear warm-up; -1: none', -1),
+    'nll_opt': Option(dict, 'negative log-likelihood (SR): {type: NLLLoss, loss_weight: 1.0}'),
+    'pixel_opt': Option(dict, 'pixel loss of the decoded image (SR: at temperature 0; rescaling: at '
+                              'train.temperature)'),
+    'perceptual_opt': Option(dict, "perceptual loss, such as BasicSR's PerceptualLoss"),
+    'gan_opt': Option(dict, 'GAN loss: GANLoss or RelativisticGANLoss; needs network_d and optim_d'),
+    'lq_opt': Option(dict, 'rescaling: pixel loss between the downscaled image and the bicubic one'),
+    'latent_opt': Option(dict, 'rescaling: {type: LatentLoss, loss_weight: !!float 1e-5}'),
+    'net_d_iters': Option(int, 'update the flow every N iterations', 1),
+    'net_d_init_iters': Option(int, 'iterations at the start in which only the discriminator is trained', 0),
     'temperature': Option(NUMBER, 'temperature of perceptual and GAN losses (default 0.9; rescaling: 1)', 0),
-    'accumulate': Option((int,), 'split each batch of the flow into N parts to save memory; gradients are summed. The '
-                         'discriminator takes the whole batch', 1),
-    'amp': Option((str,), 'bf16: mixed precision; very slow on CPUs without bf16 instructions; ~: off'),
-    'cuda_graph': Option((bool,), 'start all kernels of an update at once: faster where a GPU waits for the CPU '
-                                  '(default false)'),
+    'accumulate': Option(int, 'split each batch of the flow into N parts to save memory; gradients are summed. The '
+                              'discriminator takes the whole batch', 1),
+    'amp': AMP,
+    'cuda_graph': Option(bool, 'launch all kernels of an update at once: faster where a GPU waits for the CPU '
+                               '(default false)'),
     'grad_clip_value': Option(NUMBER, 'clip every gradient value of the flow to this; 0 or ~: off', 0),
     'grad_clip_norm': Option(NUMBER, 'then clip the norm over all parameters to this; 0 or ~: off', 0),
-    'max_nonfinite': Option((int,), 'stop after so many iterations in a row that were not finite (default 20)', 1),
+    'max_nonfinite': Option(int, 'stop after N iterations in a row with NaN or infinite values (default 20)', 1),
 }
 
 VAL = {
-    'val_freq': Option(NUMBER, 'validate every so many iterations', 1),
-    'save_img': Option((bool,), 'save every sample'),
-    'pbar': Option((bool,), 'show a progress bar with image name and ETA'),
-    'suffix': Option((str,), 'added to the names of saved images in tests'),
-    'metrics': Option(BLOCK, '{name: {type: calculate_psnr, …}, …}; the nll is always given where HR is known'),
-    'temperatures': Option((list,), 'sampling temperatures (default 0 and 0.9; rescaling 1 and 0)'),
-    'num_samples': Option((int,), 'samples per image at each temperature above 0 (default 1)', 1, 10_000),
-    'seed': Option((int,), 'seed of the noise; ~: another noise every time', 0),
-    'tile': Option((int,), 'largest side in LR pixels that is decoded at once, for large images; ~: whole images', 16),
-    'amp': Option((str,), 'bf16: mixed precision; very slow on CPUs without bf16 instructions; ~: off'),
-    'bicubic': Option((bool,), 'also report bicubic upsampling'),
-    'sheets': Option((int,), 'draw a sheet of the first so many images of each test set (default 10; 0: none)', 0),
-}
-
-WANDB = {
-    'project': Option((str,), 'name of the project; ~: no Weights and Biases'),
-    'resume_id': Option((str,), 'run to go on with'),
+    'val_freq': Option(NUMBER, 'validate every N iterations', 1),
+    'save_img': Option(bool, 'save every sample'),
+    'pbar': Option(bool, 'show a progress bar with image name and remaining time'),
+    'suffix': Option(str, 'added to the names of saved images in tests'),
+    'metrics': Option(dict, '{name: {type: calculate_psnr, …}, …}; the nll is always reported where HR is known'),
+    'temperatures': Option(list, 'sampling temperatures (default 0 and 0.9; rescaling 1 and 0)'),
+    'num_samples': Option(int, 'samples per image at each temperature above 0 (default 1)', 1, 10_000),
+    'seed': Option(int, 'seed of the noise; ~: other noise each time', 0),
+    'tile': Option(int, 'largest side, in LR pixels, that is decoded at once; larger images are tiled. ~: whole '
+                        'images', 16),
+    'amp': AMP,
+    'bicubic': Option(bool, 'also report bicubic upsampling'),
+    'sheets': Option(int, 'draw a sheet of the first N images of each test set (default 10; 0: none)', 0),
 }
 
 PATH = {
-    'pretrain_network_g': Option((str,), 'checkpoint of the flow, ours or released, or the name of a released network'),
-    'param_key_g': Option((str,), 'params (default), or params_ema, which the hcflow commands take'),
-    'strict_load_g': Option((bool,), 'refuse a checkpoint whose names or shapes differ'),
-    'pretrain_network_d': Option((str,), 'checkpoint of the discriminator'),
-    'param_key_d': Option((str,), 'params'),
-    'strict_load_d': Option((bool,), 'refuse a checkpoint whose names or shapes differ'),
-    'resume_state': Option((str,), 'training state to go on from'),
-    'ignore_resume_networks': Option((list,), 'networks that keep their pretrained weights when resuming'),
+    'pretrain_network_g': Option(str, 'checkpoint of the flow, ours or released, or the name of a released network'),
+    'param_key_g': Option(str, 'params (default), or params_ema, which the hcflow commands take'),
+    'strict_load_g': Option(bool, 'refuse a checkpoint whose names or shapes differ'),
+    'pretrain_network_d': Option(str, 'checkpoint of the discriminator'),
+    'param_key_d': Option(str, 'params'),
+    'strict_load_d': Option(bool, 'refuse a checkpoint whose names or shapes differ'),
+    'resume_state': Option(str, 'training state to resume from'),
+    'ignore_resume_networks': Option(list, 'networks that keep their pretrained weights when training resumes'),
 }
 PATHS_OF_BASICSR = ('experiments_root', 'models', 'training_states', 'log', 'visualization', 'results_root')
 NO_FOLDERS = ('pretrain_network', 'param_key', 'strict_load', 'resume')  # BasicSR makes a folder of any other path
 
 LOGGER = {
-    'print_freq': Option(NUMBER, 'log every so many iterations', 1),
-    'save_checkpoint_freq': Option(NUMBER, 'save every so many iterations', 1),
-    'use_tb_logger': Option((bool,), 'write tensorboard files to tb_logger/'),
-    'wandb': Option(BLOCK, 'Weights and Biases: {project: …, resume_id: …}'),
+    'print_freq': Option(NUMBER, 'log every N iterations', 1),
+    'save_checkpoint_freq': Option(NUMBER, 'save every N iterations', 1),
+    'use_tb_logger': Option(bool, 'write tensorboard files to tb_logger/'),
+    'wandb': Option(dict, 'Weights and Biases: {project: …, resume_id: …}'),
+}
+
+WANDB = {
+    'project': Option(str, 'name of the project; ~: no Weights and Biases. Needs use_tb_logger'),
+    'resume_id': Option(str, 'id of the run to continue'),
+}
+
+DIST_PARAMS = {
+    'backend': Option(str, 'nccl with GPUs; without GPUs gloo is used'),
+    'port': Option(int, 'port of the first process (slurm)', 1, 65535),
 }
 
 DATASET = {
-    'name': Option((str,), 'how logs and results call it'),
-    'type': Option((str,), 'PairedImageDataset, SingleImageDataset, HROnlyDataset, or another registered dataset'),
-    'dataroot_gt': Option((str,), 'folder or LMDB of the HR images'),
-    'dataroot_lq': Option((str,), 'folder or LMDB of the LR images'),
-    'meta_info_file': Option((str,), 'file whose lines begin with the names of the images to use'),
-    'filename_tmpl': Option((str,), "name of an LR image, where {} is that of its HR image, such as '{}x4'"),
-    'io_backend': Option(BLOCK, '{type: disk} or {type: lmdb}'),
-    'gt_size': Option((int,), 'side of the HR patches', 1),
-    'use_hflip': Option((bool,), 'flip at random'),
-    'use_rot': Option((bool,), 'turn at random'),
-    'use_shuffle': Option((bool,), 'not used: BasicSR always shuffles'),
-    'color': Option((str,), 'y: luma alone'),
-    'mean': Option((list,), 'taken off the images'),
-    'std': Option((list,), 'by which they are divided'),
-    'num_worker_per_gpu': Option((int,), 'processes that load images', 0, 256),
-    'batch_size_per_gpu': Option((int,), 'images in a batch', 1),
-    'dataset_enlarge_ratio': Option(NUMBER, 'how often the images are repeated in an epoch', 0, 10_000),
-    'prefetch_mode': Option((str,), 'cpu, cuda or ~'),
-    'num_prefetch_queue': Option((int,), 'batches that wait, with prefetch_mode cpu', 1),
-    'pin_memory': Option((bool,), 'keep batches in pinned memory'),
-    'persistent_workers': Option((bool,), 'keep the processes from epoch to epoch'),
+    'name': Option(str, 'name in logs and results; each dataset needs its own'),
+    'type': Option(str, 'PairedImageDataset (HR and LR), HROnlyDataset (only HR, for rescaling), SingleImageDataset '
+                        '(only LR, for tests), or another registered dataset'),
+    'dataroot_gt': Option(str, 'HR images: a folder, or an LMDB whose name ends in .lmdb'),
+    'dataroot_lq': Option(str, 'LR images: the same; names or keys are those of the HR images'),
+    'io_backend': Option(dict, '{type: disk} or {type: lmdb}'),
+    'meta_info_file': Option(str, 'text file whose lines begin with the names of the images to use (disk only); ~: '
+                                  'all images'),
+    'filename_tmpl': Option(str, "name of an LR image, with {} for that of its HR image, such as '{}x4' "
+                                 "(PairedImageDataset on disk; default '{}')"),
+    'mean': Option(list, "subtracted from images; leave it out: the flow's images are in [0, 1]"),
+    'std': Option(list, 'divides images; leave it out'),
+    'color': Option(str, 'luma alone; leave it out: the flow takes RGB', choices=('y',)),
+    'gt_size': Option(int, 'side of the HR patches in pixels, a multiple of the scale (training)', 1),
+    'use_hflip': Option(bool, 'flip patches at random (training)'),
+    'use_rot': Option(bool, 'also flip upside down and transpose at random (training)'),
+    'use_shuffle': Option(bool, 'not used: BasicSR always shuffles'),
+    'num_worker_per_gpu': Option(int, 'processes that load images, per GPU; on a CPU in total (training)', 0, 256),
+    'batch_size_per_gpu': Option(int, 'patches in a batch of one process (training)', 1),
+    'dataset_enlarge_ratio': Option(NUMBER, 'repeat the images N times within an epoch (training; default 1)', 0,
+                                    10_000),
+    'prefetch_mode': Option(str, 'load batches ahead in a thread (cpu), or onto the GPU (cuda, needs pin_memory); ~: '
+                                 'neither (training)', choices=('cpu', 'cuda')),
+    'num_prefetch_queue': Option(int, 'batches that prefetch_mode cpu keeps ready (default 1)', 1),
+    'pin_memory': Option(bool, 'page-locked memory, for faster copies to a GPU (default false)'),
+    'persistent_workers': Option(bool, 'keep loading processes from epoch to epoch (default false)'),
 }
 DATASET_OF_BASICSR = ('phase', 'scale')
 LOADER = ('name', 'type', 'num_worker_per_gpu', 'batch_size_per_gpu', 'dataset_enlarge_ratio', 'prefetch_mode',
           'num_prefetch_queue', 'pin_memory', 'persistent_workers')  # BasicSR reads them for datasets of any package
 
+BACKEND = Option(str, 'disk or lmdb')
 IO_BACKENDS = {
-    'disk': {'type': Option((str,), 'disk or lmdb')},
-    'lmdb': {'type': Option((str,), 'disk or lmdb'), 'readonly': Option((bool,), 'not used: always true'),
-             'lock': Option((bool,), 'not used: always false'), 'readahead': Option((bool,), 'not used: always false')},
+    'disk': {'type': BACKEND},
+    'lmdb': {'type': BACKEND, **dict.fromkeys(('readonly', 'lock', 'readahead'), Option(bool, 'not used'))},
 }
 
-DIST_PARAMS = {
-    'backend': Option((str,), 'nccl with GPUs; without them gloo is taken'),
-    'port': Option((int,), 'port of the first process (slurm)', 1, 65535),
+METRIC = {
+    'crop_border': Option(int, 'pixels that are cut off before measuring', 0),
+    'better': Option(str, "which values are the best; default: as the metric's decorator says; lower for LPIPS and "
+                          'NIQE', choices=('higher', 'lower')),
 }
-
-CROP_BORDER = Option((int,), 'pixels that are cut off before measuring', 0)
 LOSS_WEIGHT = Option(NUMBER, 'factor of the loss', 0)
+
+# Meanings of arguments of BasicSR's and PyTorch's components, whose types and defaults are in their signatures
+PLAIN_LOSS = {'loss_weight': 'weight in the sum', 'reduction': 'mean or sum over all values',
+              'eps': 'rounds off the corner of the absolute value at 0'}
+GAN_TYPES = ('vanilla', 'lsgan', 'wgan', 'wgan_softplus', 'hinge')
+GAN = {'gan_type': ', '.join(GAN_TYPES),
+       'loss_weight': 'weight for the flow; the discriminator has none', 'real_label_val': 'target of real images',
+       'fake_label_val': 'target of generated images'}
+BORDER = {'crop_border': 'pixels cut off at each edge', 'input_order': 'HWC or CHW; HWC here'}
+PSNR = {**BORDER, 'test_y_channel': 'only luma (Y of YCbCr)'}
+COMPONENTS = {
+    'L1Loss': PLAIN_LOSS, 'MSELoss': PLAIN_LOSS, 'CharbonnierLoss': PLAIN_LOSS,
+    'PerceptualLoss': {
+        'layer_weights': '{layer: weight}, such as {conv5_4: 1}, before its ReLU',
+        'vgg_type': 'vgg11, vgg13, vgg16 or vgg19, also with _bn',
+        'use_input_norm': 'normalize images as ImageNet classifiers expect',
+        'range_norm': 'images are in [-1, 1]; false here',
+        'perceptual_weight': 'weight of the features; 0: off', 'style_weight': 'weight of their Gram matrices; 0: off',
+        'criterion': 'l1, l2 or fro'},
+    'GANLoss': GAN, 'RelativisticGANLoss': GAN, 'calculate_psnr': PSNR, 'calculate_ssim': PSNR,
+    'calculate_niqe': {**BORDER, 'convert_to': 'y or gray: what it is measured on'},
+    'Adam': {
+        'lr': 'learning rate; write !!float 2.5e-4', 'betas': 'decay of the averages of gradients and of their squares',
+        'eps': 'added to the divisor', 'weight_decay': 'L2 penalty on the weights', 'amsgrad': 'the AMSGrad variant'},
+    'MultiStepLR': {
+        'milestones': 'iterations at which the rate is multiplied by gamma', 'gamma': 'factor',
+        'restarts': 'iterations at which the schedule starts again',
+        'restart_weights': 'factor of the rate at each restart', 'last_epoch': 'set by BasicSR'},
+    'CosineAnnealingRestartLR': {
+        'periods': 'iterations of each half cosine', 'restart_weights': 'factor of the rate at each start',
+        'eta_min': 'lowest rate', 'last_epoch': 'set by BasicSR'},
+}

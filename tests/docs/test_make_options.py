@@ -32,7 +32,7 @@ def test_unexplained_keys_are_found():
         'train.optim_g.momentum', 'val.metrics.psnr.border']
 
 
-@pytest.mark.parametrize('block', ['TRAIN', 'VAL', 'PATH', 'LOGGER'])
+@pytest.mark.parametrize('block', ['TRAIN', 'VAL', 'PATH', 'LOGGER', 'WANDB', 'DIST_PARAMS', 'GENERAL'])
 def test_every_key_of_the_schema_has_a_row(block):
     schema = getattr(option_schema, block)
     rows = {row.key: row for row in make_options.tables()[block.lower()].rows}
@@ -42,10 +42,10 @@ def test_every_key_of_the_schema_has_a_row(block):
 
 def test_a_new_argument_needs_a_meaning(monkeypatch):
     """What keeps docstrings, texts and signatures together."""
-    monkeypatch.delitem(make_options.option_texts.COMPONENTS['Adam'], 'lr')
+    monkeypatch.delitem(option_schema.COMPONENTS['Adam'], 'lr')
     with pytest.raises(KeyError, match=r"Adam: \['lr'\]"):
         make_options.tables()
-    monkeypatch.setitem(make_options.option_texts.COMPONENTS['Adam'], 'lr', 'rate')
-    monkeypatch.setitem(make_options.option_texts.COMPONENTS['Adam'], 'speed', 'of nothing')
+    monkeypatch.setitem(option_schema.COMPONENTS['Adam'], 'lr', 'rate')
+    monkeypatch.setitem(option_schema.COMPONENTS['Adam'], 'speed', 'of nothing')
     with pytest.raises(KeyError, match=r"Adam: \['speed'\]"):
         make_options.tables()

@@ -4,12 +4,16 @@ import copy
 import pytest
 import torch
 from basicsr.archs import build_network
-from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY
+from basicsr.data.paired_image_dataset import PairedImageDataset
+from basicsr.models.sr_model import SRModel
+from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 from helpers import REMOVED, SMALL, change_options, demo_options, gan_opts
 
 from hcflow_arch import InputError
+from hcflow_model import HCFlowModel
 from hcflow_model.options.check import check_options, check_structure
-from hcflow_model.options.read import check_values
+from hcflow_model.options.read import check_plain
+from hcflow_model.options.schema import Option
 
 GAN = {'network_d': {'type': 'HCFlowVGGDiscriminator', 'input_size': 64},
        **{f'train.{name}': block for name, block in gan_opts().items()}}
@@ -19,7 +23,7 @@ PIXEL = {'type': 'L1Loss', 'loss_weight': 1.0, 'reduction': 'mean'}
 def check(changes, is_train=True):
     """What the command does with options between reading and running them, and the network it builds first."""
     opt = demo_options({**{f'network_g.{key}': value for key, value in SMALL.items()}, **copy.deepcopy(changes)})
-    check_values(opt)
+    check_plain(opt)
     check_structure(opt, is_train)
     opt['is_train'] = is_train  # BasicSR's parser adds this and the phases
     for phase, dataset in opt['datasets'].items():
@@ -150,7 +154,7 @@ BAD = [
     ({'val.save_img': 'yes'}, "'val.save_img' is 'yes'; it must be true or false"),
     ({'val.val_freq': REMOVED}, "val has no 'val_freq'"),
     ({'val.metrics.psnr.type': 'calculate_psrn'}, "'val.metrics.psnr.type' .*did you mean 'calculate_psnr'"),
-    ({'val.metrics.psnr.better': 'low'}, "'val.metrics.psnr.better' is 'low'; it must be higher or lower"),
+    ({'val.metrics.psnr.better': 'low'}, "'val.metrics.psnr.better' is 'low'; allowed are higher, lower and ~"),
     ({'val.metrics.psnr.crop_boarder': 4}, "'val.metrics.psnr.crop_boarder' .*did you mean 'crop_border'"),
     ({'val.metrics.psnr': 'calculate_psnr'}, "'val.metrics.psnr' is .*; it must be a block with a 'type'"),
     ({'val.metrics': ['psnr']}, "'val.metrics' is .*; it must be a block"),
@@ -271,3 +275,86 @@ def test_gpus_of_all_processes():
     opt = check({})
     opt.update(num_gpu=torch.cuda.device_count() + 1, dist=True)
     check_options(opt)
+
+
+@pytest.fixture
+def registered():
+    """Register classes of a plugin for a test."""
+    names = []
+
+    def register(registry, kind):
+        registry._do_register(kind.__name__, kind)
+        names.append((registry, kind.__name__))
+    yield register
+    for registry, name in names:
+        del registry._obj_map[name]
+
+
+def test_model_with_options_of_its_own(registered):
+    class DegradingModel(HCFlowModel):
+        train_options = {'degradation': Option(str, 'how LR images are made', choices=('bicubic', 'bsrgan'))}
+        val_options = {'noise': Option((int, float), 'standard deviation', 0, 1)}
+        general_options = {'level': Option(int, 'of noise', 1)}
+
+    class StrongerModel(DegradingModel):
+        train_options = {'strength': Option(bool, 'more of it')}
+
+    for kind in (DegradingModel, StrongerModel):
+        registered(MODEL_REGISTRY, kind)
+    good = {'model_type': 'DegradingModel', 'train.degradation': 'bicubic', 'val.noise': 0.5, 'level': 2}
+    check(good)
+    check({**good, 'model_type': 'StrongerModel', 'train.strength': True, 'train.ema_decay': 0.5})
+    for change, message in (
+            ({'train.degradation': 'blur'}, "'train.degradation' is 'blur'; allowed are bicubic, bsrgan and ~"),
+            ({'train.degradation': 5}, r"'train.degradation' is 5; it must be text \(how LR images are made\)"),
+            ({'train.degradatoin': 'bicubic'}, r"Unknown option 'train.degradatoin' \(did you mean 'degradation'"),
+            ({'train.strength': True}, "Unknown option 'train.strength'"),
+            ({'val.noise': 2}, "'val.noise' is 2; it must be 1 or less"),
+            ({'level': 0}, "'level' is 0; it must be 1 or"),
+            ({'levle': 1, 'levels': 1}, "Unknown option 'levels' .did you mean 'level'"),
+            ({'train.ema_decay': 2}, "'train.ema_decay' is 2")):
+        with pytest.raises(InputError, match=message):
+            check({**good, **change})
+
+
+def test_model_of_basicsr_with_options_of_its_own(registered):
+    class DegradingSRModel(SRModel):
+        train_options = {'degradation': Option(str, 'how LR images are made')}
+
+    registered(MODEL_REGISTRY, DegradingSRModel)
+    good = {**GOOD['a model of BasicSR'], 'model_type': 'DegradingSRModel'}
+    check({**good, 'train.degradation': 'bicubic'})
+    with pytest.raises(InputError, match="'train.degradation' is 5; it must be text"):
+        check({**good, 'train.degradation': 5})
+
+
+def test_dataset_with_options_of_its_own(registered):
+    class NoisyDataset(PairedImageDataset):
+        dataset_options = {'sigma': Option((int, float), 'standard deviation of the noise in grey levels', 0, 255)}
+
+    registered(DATASET_REGISTRY, NoisyDataset)
+    good = {'datasets.train.type': 'NoisyDataset', 'datasets.train.sigma': 5, 'datasets.train.anything': 1}
+    check(good)
+    for change, message in (({'sigma': 300}, "'datasets.train.sigma' is 300; it must be 255 or less"),
+                            ({'sigmas': 3}, r"Unknown option 'datasets.train.sigmas' \(did you mean 'sigma'"),
+                            ({'gt_sizes': 3}, r"Unknown option 'datasets.train.gt_sizes' \(did you mean 'gt_size'")):
+        with pytest.raises(InputError, match=message):
+            check({**good, **{f'datasets.train.{key}': value for key, value in change.items()}})
+
+
+def test_metric_of_a_plugin(registered):
+    def calculate_mae(img, img2, crop_border=(0, 0)):
+        return 0
+
+    registered(METRIC_REGISTRY, calculate_mae)
+    check({'val.metrics.mae': {'type': 'calculate_mae', 'better': 'lower', 'crop_border': [1, 2]}})
+    with pytest.raises(InputError, match="'val.metrics.mae.better' is 'less'; allowed are higher, lower and ~"):
+        check({'val.metrics.mae': {'type': 'calculate_mae', 'better': 'less'}})
+
+
+def test_more_networks_than_ours():
+    changes = {'network_teacher': {'type': 'MSRResNet'}, 'path.pretrain_network_teacher': 'a.pth',
+               'path.strict_load_teacher': True}
+    check(changes)
+    with pytest.raises(InputError, match='pretrain_network_teachers'):
+        check({**changes, 'path.pretrain_network_teachers': 'a.pth'})

@@ -6,7 +6,7 @@ from bad_inputs import LAUGHS
 from helpers import demo_options
 
 from hcflow_arch import InputError
-from hcflow_model.options.read import MAX_ALIASES, MAX_DEPTH, check_values, parse_option_text, read_option_file
+from hcflow_model.options.read import MAX_ALIASES, MAX_DEPTH, check_plain, parse_option_text, read_option_file
 
 
 def load(text, force_yml=()):
@@ -67,9 +67,9 @@ def test_keys(text):
     (b'x', "'a.b' is b'x'"), ({1}, 'reads it as a set'), (10 ** 30, "'a.b' is 10+; whole numbers"),
     ([1, {'c': float('inf')}], r"'a.b.c' is inf")])
 def test_values_that_no_option_has(value, message):
-    check_values({'a': {'b': [1, 2.5, None, True, 'x', {}]}})
+    check_plain({'a': {'b': [1, 2.5, None, True, 'x', {}]}})
     with pytest.raises(InputError, match=message):
-        check_values({'a': {'b': value}})
+        check_plain({'a': {'b': value}})
 
 
 @pytest.mark.parametrize('path', ['/dev/zero', '.', 'none', 'a\0b', 'x' * 5000])

@@ -1,7 +1,7 @@
 """Checkpoints and training states: safe to load, and never half-written."""
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -91,18 +91,46 @@ def check_names_and_shapes(net: torch.nn.Module, state_dict: Mapping, path: str 
                      f'Match the network options (scale first of all) to the checkpoint{advice}.')
 
 
-def check_finite(state_dict: object, path: str | os.PathLike) -> None:
-    """Refuse weights with values that are NaN or infinite: nothing that is computed with them is finite.
+def check_finite(weights: Iterable[tuple[str, torch.Tensor]], path: str | os.PathLike) -> None:
+    """Refuse weights that are NaN or infinite: nothing that is computed with them is finite.
 
     Args:
-        state_dict: Tensors by name; what is no state dict passes.
-        path: Its file, for the message.
+        weights: Name and tensor of each. Not of buffers: the masks of some networks are infinite.
+        path: Their file, for the message.
     """
-    tensors = state_dict.items() if isinstance(state_dict, Mapping) else ()
-    bad = [name for name, value in tensors if torch.is_tensor(value) and not value.isfinite().all()]
+    bad = [name for name, value in weights if not value.isfinite().all()]
     if bad:
         raise InputError(f'Checkpoint {path} has weights that are NaN or infinite in {len(bad)} tensors '
                          f'({_first(bad)}); take an older one.')
+
+
+def load_network(model, net: torch.nn.Module, load_path: str | os.PathLike, strict: bool = True,
+                 param_key: str | None = 'params') -> None:
+    """In place of BasicSR's method (models/base_model.py): also loads our own checkpoints and released ones.
+
+    Args:
+        model (BaseModel): Of which this is a method.
+        net: The network, also in DistributedDataParallel.
+        load_path: The checkpoint.
+        strict: Refuse a checkpoint whose names or shapes differ. Default: True.
+        param_key: Where the weights are in the file, if it has several state dicts. Default: 'params'.
+
+    Raises:
+        InputError: The file cannot be read, or it does not fit.
+    """
+    from basicsr.utils import get_root_logger  # here: `hcflow info` needs no BasicSR
+    net = model.get_bare_model(net)
+    state_dict, found_key = read_network_weights(load_path, param_key or 'params')
+    key = 'bare state dict' if found_key is None else f'param key: [{found_key}]'
+    get_root_logger().info(f'Loading {type(net).__name__} model from {load_path}, with {key}.')
+    check_task(net, state_dict, load_path)
+    check_finite(((name, state_dict[name]) for name, _ in net.named_parameters() if name in state_dict), load_path)
+    if strict:
+        check_names_and_shapes(net, state_dict, load_path,
+                               ', or load what fits of it by path.strict_load_g (or _d): false')
+    else:
+        model._print_different_keys_loading(net, state_dict, strict)
+    net.load_state_dict(state_dict, strict=strict)
 
 
 def check_task(net: torch.nn.Module, state_dict: Mapping, path: str | os.PathLike) -> None:

@@ -20,22 +20,7 @@ class ResumableModel(SRModel):
     stops_when_asked = True  # a signal only asks it to stop: it finishes its iteration and saves
     epoch = last_iter = 0
     last_saved = None  # (iteration, its training state)
-
-    def load_network(self, net, load_path, strict=True, param_key='params'):
-        """Load our own checkpoints, BasicSR's of other networks, and the released ones of HCFlow, all by name."""
-        net = self.get_bare_model(net)
-        state_dict, found_key = checkpoints.read_network_weights(load_path, param_key or 'params')
-        logger = get_root_logger()
-        key = 'bare state dict' if found_key is None else f'param key: [{found_key}]'
-        logger.info(f'Loading {type(net).__name__} model from {load_path}, with {key}.')
-        checkpoints.check_task(net, state_dict, load_path)
-        checkpoints.check_finite(state_dict, load_path)
-        if strict:
-            checkpoints.check_names_and_shapes(
-                net, state_dict, load_path, ', or load what fits of it by path.strict_load_g (or _d): false')
-        else:
-            self._print_different_keys_loading(net, state_dict, strict)
-        net.load_state_dict(state_dict, strict=strict)
+    load_network = checkpoints.load_network
 
     # ---- saving ----
 
@@ -49,8 +34,7 @@ class ResumableModel(SRModel):
         if hasattr(self, 'net_g_ema'):
             nets, keys = [self.net_g, self.net_g_ema], ['params', 'params_ema']
         for net in [*nets, *([self.net_d] if getattr(self, 'adversary', None) else [])]:
-            checkpoints.check_finite(self.get_bare_model(net).state_dict(),
-                                     f'of iteration {self.last_iter}, which is not saved,')
+            checkpoints.check_finite(net.named_parameters(), f'of iteration {self.last_iter}, which is not saved,')
         self.save_network(nets, 'net_g', current_iter, param_key=keys)
         if getattr(self, 'adversary', None):
             self.save_network(self.net_d, 'net_d', current_iter)

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from basicsr.utils import FileClient, dist_util
 
-from hcflow_arch import InputError
+from hcflow_arch import HCFlowNet, InputError
 from hcflow_arch.weights.safe_load import unsafe_checkpoint
+from hcflow_model.checkpoints import files as checkpoints
 from hcflow_model.data.lmdb import LmdbBackend
 
 LAUNCHED_WITH = {'pytorch': ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
@@ -67,13 +68,19 @@ def backends() -> dict[str, type]:
 
 
 def name_checkpoint(load_network: Callable) -> Callable:
-    """BasicSR's `load_network` (models/base_model.py) with errors that are one line and name the file."""
+    """BasicSR's `load_network` (models/base_model.py): errors are one line with the file, and HCFlowNet in any model
+    takes the checkpoints that HCFlowModel takes."""
     @functools.wraps(load_network)
     def load(self, net, load_path, strict=True, param_key='params'):
+        if isinstance(self.get_bare_model(net), HCFlowNet):
+            return checkpoints.load_network(self, net, load_path, strict, param_key)
         try:
             load_network(self, net, load_path, strict, param_key)
         except pickle.UnpicklingError as error:
             raise unsafe_checkpoint(load_path) from error
+        except KeyError as error:
+            raise InputError(f'Checkpoint {load_path} has no {error}. Set path.param_key_g (or _d) to the key of its '
+                             'weights, or to ~ if the file holds nothing but weights.') from error
         except Exception as error:  # whatever a file that does not fit makes PyTorch raise
             reason = f'{type(error).__name__}: {error}'[:300]
             raise InputError(f'Checkpoint {load_path} does not fit {type(net).__name__} ({reason}).') from error

@@ -1,12 +1,13 @@
 """Which training state a run goes on from: BasicSR's `load_resume_state`, for any device and for broken files."""
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import torch
 
 from hcflow_arch import InputError
 from hcflow_arch.weights.safe_load import load_file
-from hcflow_model.checkpoints.files import check_finite
 from hcflow_model.checkpoints.training_state import check_fits, is_count
 
 
@@ -129,8 +130,12 @@ def _check_networks(opt, stem):
         label = f'net_{network.removeprefix("network_")}'
         if any(models.glob(f'{label}_*.pth')):
             path = models / f'{label}_{stem}.pth'
-            for weights in load_file(path).values():
-                check_finite(weights, path)
+            weights = [value for value in load_file(path).values() if isinstance(value, Mapping)]
+            nan = [name for values in weights for name, value in values.items()
+                   if torch.is_tensor(value) and value.isnan().any()]
+            if nan:
+                raise InputError(f'Checkpoint {path} has weights that are NaN in {len(nan)} tensors, such as {nan[0]}.')
+
 
 
 def _check_processes_agree(opt, iteration):

@@ -157,7 +157,20 @@ DATASETS = [
     ('LMDB is no folder', {**LMDB, 'datasets.train.dataroot_gt': 'opt.yml'}, 'opt.yml does not exist'),
 ]
 
+def _broken_folders():
+    for folder in ('bad_gt', 'bad_lq'):
+        Path(folder).mkdir()
+        for name in 'ab':
+            Path(folder, f'{name}.png').write_bytes(b'no image')
+
+
 IMAGES = [
+    ('validation without LR images', {'datasets.val.type': 'HROnlyDataset', 'datasets.val.dataroot_lq': REMOVED},
+     'none of its 2 images can be used. The last: Super-resolution needs LR images'),
+    ('validation without GT', {'datasets.val.type': 'SingleImageDataset', 'datasets.val.dataroot_gt': REMOVED},
+     'gives no ground truth, which all of val.metrics need'),
+    ('validation of broken images', {'datasets.val.dataroot_gt': 'bad_gt', 'datasets.val.dataroot_lq': 'bad_lq'},
+     'Dataset held_out: none of its 2 images can be used. The last: Image bad_lq/b.png is broken', [], _broken_folders),
     ('cut image', {}, 'Image gt/a.png is broken or no image (60 bytes)', [], cut('gt/a.png', 60)),
     ('empty image', {}, 'Image lq/a.png is broken or no image (0 bytes)', [], write('lq/a.png', '')),
     ('text as image', {}, 'Image gt/b.png is broken or no image', [], write('gt/b.png', 'hello')),

@@ -71,16 +71,18 @@ class Metrics:
                     f'({problem}); is what crop_border leaves too small, or flat?')
         return results
 
+    def inputs(self) -> dict[str, list[str]]:
+        """{name of a metric: names of its arguments}."""
+        return {name: list(inspect.signature(METRIC_REGISTRY.get(block['type'])).parameters)
+                for name, block in self.opt.items()}
+
     def per_sample(self) -> list[str]:
         """Names of the metrics that are computed for every sample."""
-        return [name for name in self.opt if not self._takes_samples(name)]
+        return [name for name, inputs in self.inputs().items() if 'samples' not in inputs]
 
     def per_set(self) -> list[str]:
         """Names of the metrics that are computed over all samples of an image."""
-        return [name for name in self.opt if self._takes_samples(name)]
-
-    def _takes_samples(self, name):
-        return 'samples' in inspect.signature(METRIC_REGISTRY.get(self.opt[name]['type'])).parameters
+        return [name for name, inputs in self.inputs().items() if 'samples' in inputs]
 
     def skip_once(self, name: str, what: str) -> None:
         """Say, the first time, that a metric is left out because it needs `what`."""

@@ -9,6 +9,7 @@ from hcflow_model.options import schema
 from hcflow_model.options.check_hcflow import check_hcflow_options
 from hcflow_model.utils.devices import SLOW, has_bf16_instructions
 from hcflow_model.utils.memory import keep_freed_memory
+from hcflow_model.validation.loader import check_validation_set
 from hcflow_model.validation.loop import Case, validate
 from hcflow_model.validation.report import Report
 
@@ -56,13 +57,27 @@ class HCFlowModel(FlowModel):
         """
         check_hcflow_options(opt)
 
+    @classmethod
+    def check_validation_set(cls, dataset, opt: dict) -> None:
+        """Read an image that can be used; called for every validation set before training.
+
+        Raises:
+            InputError: There is none, or none of the metrics can be computed.
+        """
+        check_validation_set(dataset, cls.check_batch, opt)
+
+    @staticmethod
+    def check_batch(data: dict) -> None:
+        """Refuse a batch, or an item of a dataset, without the images that the model needs."""
+        if 'lq' not in data:
+            raise InputError("Super-resolution needs LR images, but the dataset gives none; use a dataset with 'lq', "
+                             'such as PairedImageDataset or SingleImageDataset.')
+
     # ---- training ----
 
     def feed_data(self, data):
         """Take a batch: lq (N, 3, h, w) and, if the dataset has it, gt (N, 3, H, W), both in [0, 1]."""
-        if 'lq' not in data:
-            raise InputError("Super-resolution needs LR images, but the dataset gives none; use a dataset with 'lq', "
-                             'such as PairedImageDataset or SingleImageDataset.')
+        self.check_batch(data)
         self.batch = data
         self.lq = data['lq'].to(self.device, non_blocking=True)
         if 'gt' in data:

@@ -34,11 +34,15 @@ class HCFlowRescalingModel(HCFlowModel):
         self.cri_latent = build_train_loss(train_opt, 'latent_opt', [IMAGES], device=self.device)
         super().init_losses(train_opt)
 
-    def feed_data(self, data):
-        """Take a batch: gt (N, 3, H, W) in [0, 1] and, where the dataset has it, lq, the bicubic guide."""
+    @staticmethod
+    def check_batch(data):
         if 'gt' not in data:
             raise InputError("Rescaling needs HR images, but the dataset gives none; use a dataset with 'gt', such as "
                              'PairedImageDataset or HROnlyDataset.')
+
+    def feed_data(self, data):
+        """Take a batch: gt (N, 3, H, W) in [0, 1] and, where the dataset has it, lq, the bicubic guide."""
+        self.check_batch(data)
         self.batch = data
         self.gt = data['gt'].to(self.device, non_blocking=True)
         self.lq_is_ours = 'lq' not in data

@@ -14,14 +14,15 @@ from hcflow_model.utils.errors import error_text
 from .repairs import replaced
 
 
-def dataset_builder(whole_pairs: bool) -> Callable[[dict], Dataset]:
+def dataset_builder(whole_pairs: bool, check: Callable[[Dataset], None] | None = None) -> Callable[[dict], Dataset]:
     """What takes the place of BasicSR's `build_dataset`, which refuses folders where one image has no partner.
 
     In training that stays so. In validation and tests such a pair is part of the dataset: reading it fails, as that of
-    a broken image does. The pairs are sorted, so that every image has the same noise on every machine.
+    a broken image does. The pairs are sorted, so that their order is the same on every machine.
 
     Args:
         whole_pairs: Refuse them in validation, too: for models whose validation cannot leave an image out.
+        check: Called with each dataset that is not for training. Default: none.
 
     Returns:
         A function of a block of `datasets`.
@@ -31,11 +32,14 @@ def dataset_builder(whole_pairs: bool) -> Callable[[dict], Dataset]:
         pairs = (paired_image_dataset, 'paired_paths_from_folder', paired_paths)
         try:
             with replaced([pairs] if lenient else []):
-                return NamedErrors(basicsr.data.build_dataset(dataset_opt))
+                dataset = NamedErrors(basicsr.data.build_dataset(dataset_opt))
         except (OSError, ValueError, AssertionError, KeyError) as error:
             if isinstance(error, InputError) or not is_over_data(error, DATASET_REGISTRY.get(dataset_opt['type'])):
                 raise
             raise InputError(f'Dataset {dataset_opt["name"]}: {error_text(error)}') from error
+        if check is not None and dataset_opt['phase'] != 'train':
+            check(dataset)
+        return dataset
     return build
 
 

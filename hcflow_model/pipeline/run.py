@@ -1,5 +1,6 @@
 """Runs BasicSR's training or testing; all that stands in for a piece of BasicSR does so for that time alone."""
 import argparse
+import functools
 import multiprocessing
 import os
 import signal
@@ -51,7 +52,9 @@ def run(args: argparse.Namespace, opt: dict, text: str) -> None:
     if not (opt['auto_resume'] or opt['path'].get('resume_state')):
         check_not_in_archive(opt)
     model, folders, parse_options = MODEL_REGISTRY.get(opt['model_type']), RunFolders(text), options_parser(opt, args)
-    build_dataset = dataset_builder(whole_pairs=not getattr(model, 'skips_broken_pairs', False))
+    check = getattr(model, 'check_validation_set', None) if is_train else None
+    build_dataset = dataset_builder(whole_pairs=not getattr(model, 'skips_broken_pairs', False),
+                                    check=check and functools.partial(check, opt=opt))
     if 'forkserver' in multiprocessing.get_all_start_methods():  # its workers import nothing anew
         multiprocessing.set_forkserver_preload([worker_init_fn.__module__])
     with ExitStack() as stack:

@@ -1,6 +1,6 @@
 """Images to validate, shared among the ranks; one that cannot be read is told of, and the others go on."""
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import path as osp
 
 from torch.utils.data import DataLoader, Dataset
@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 from hcflow_arch import InputError
 from hcflow_model.data.errors import read_item
 from hcflow_model.images.files import image_size
+from hcflow_model.metrics.measure import Metrics
 from hcflow_model.utils.files import printable
 
 MODCROP = 24  # LR images of test sets are made of HR images that were cropped to multiples of 12 or 24
@@ -31,12 +32,8 @@ class ImagesOfRank(Dataset):
     def __getitem__(self, position: int) -> tuple[int, dict | None, str | None]:
         """Get (index in the whole dataset, batch of one, None), or (index, None, what is wrong with the image)."""
         index = self.indices[position]
-        try:
-            item = read_item(self.dataset, index)
-            check_cropped_pair(item, self.dataset.opt.get('scale'))
-            return index, self.collate_fn([item]), None
-        except InputError as error:
-            return index, None, str(error)
+        item, problem = _item_or_problem(self.dataset, index)
+        return index, None if problem else self.collate_fn([item]), problem
 
     def __len__(self):
         return len(self.indices)
@@ -95,6 +92,40 @@ def check_cropped_pair(item: dict, scale: int | None) -> None:
         raise InputError(f'gt is {height}x{width} and lq {lq_height}x{lq_width}; at scale {scale} this LR image '
                          f'belongs to an HR image of {lq_height * scale}x{lq_width * scale}. Check scale and the '
                          f'pairs ({item["gt_path"]}).')
+
+
+def check_validation_set(dataset: Dataset, check_batch: Callable[[dict], None], opt: dict) -> None:
+    """Refuse a set of which no image can be used, before a training that would validate nothing.
+
+    Args:
+        dataset: Its images are read until one can be used, usually the first.
+        check_batch: Raises InputError for an item without what the model needs.
+        opt: All options.
+
+    Raises:
+        InputError: No image can be used, or none of `val.metrics` computed.
+    """
+    problem = 'it has no images.'
+    metrics = Metrics((opt.get('val') or {}).get('metrics'), set())
+    for item, problem in (_item_or_problem(dataset, index, check_batch) for index in range(len(dataset))):
+        if problem is None:
+            if 'gt' not in item and metrics.opt and all('img2' in inputs for inputs in metrics.inputs().values()):
+                raise InputError(f'Dataset {dataset.opt["name"]} gives no ground truth, which all of val.metrics need; '
+                                 'use a dataset with gt, such as PairedImageDataset, or remove the metrics.')
+            return
+    raise InputError(f'Dataset {dataset.opt["name"]}: none of its {len(dataset)} images can be used. The last: '
+                     f'{problem}')
+
+
+def _item_or_problem(dataset, index, check_batch=None):
+    try:
+        item = read_item(dataset, index)
+        check_cropped_pair(item, dataset.opt.get('scale'))
+        if check_batch is not None:
+            check_batch(item)
+        return item, None
+    except InputError as error:
+        return None, str(error)
 
 
 def images_of_rank(dataloader: DataLoader, rank: int = 0, world_size: int = 1) -> DataLoader:

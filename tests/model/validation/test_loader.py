@@ -8,7 +8,7 @@ from helpers import Images
 from PIL import Image
 
 from hcflow_arch import InputError
-from hcflow_model.validation.loader import check_cropped_pair, images_of_rank, unique_names
+from hcflow_model.validation.loader import check_cropped_pair, check_validation_set, images_of_rank, unique_names
 
 NAMES = ('a', 'b', 'c', 'd', 'e')
 
@@ -100,3 +100,26 @@ def test_names():
     plain.dataset.paths = ['a/x.png']
     other = images_of_rank(torch.utils.data.DataLoader(plain.dataset)).dataset
     assert other.name(0, {'lq_path': 'c/z.png'}) == 'z' and other.name(0) == 'x'
+
+
+def test_a_set_of_which_an_image_can_be_used(dataset, tmp_path):
+    """Known before a training begins."""
+    def check(item):
+        seen.append(item['lq_path'])
+
+    seen, opt = [], {'val': {'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 0}}}}
+    check_validation_set(dataset, check, opt)
+    assert len(seen) == 1
+    for name in 'abc':
+        (tmp_path / 'lq' / f'{name}.png').write_bytes(b'')
+    check_validation_set(dataset, check, opt)
+    assert len(seen) == 2
+    for name in 'de':
+        (tmp_path / 'lq' / f'{name}.png').write_bytes(b'')
+    with pytest.raises(InputError, match=r'Dataset set: none of its 5 images can be used\. The last: .* is broken'):
+        check_validation_set(dataset, check, opt)
+    without_gt = Images([{'lq': torch.zeros(3, 4, 4)}])
+    check_validation_set(without_gt, lambda item: None, {'val': {'metrics': {'niqe': {'type': 'calculate_niqe'}}}})
+    check_validation_set(without_gt, lambda item: None, {})
+    with pytest.raises(InputError, match='Dataset set gives no ground truth, which all of val.metrics need'):
+        check_validation_set(without_gt, lambda item: None, opt)

@@ -9,11 +9,13 @@ import torch
 import yaml
 from basicsr.utils.registry import DATASET_REGISTRY
 from helpers import REMOVED, ROOT, SMALL, check_flow_layer, demo_options
+from torch.nn.functional import interpolate
 
 from hcflow_arch import HCFlowNet
 from hcflow_arch.flow.couplings import COUPLINGS
 from hcflow_arch.flow.subnets import FCN
 from hcflow_arch.weights.safe_load import load_file
+from hcflow_model import HCFlowModel
 
 SECTIONS = dict(re.findall(
     r'^## (.*?)\n(.*?)(?=^## |\Z)', (ROOT / 'docs' / 'extending.md').read_text(encoding='utf-8'), re.M | re.S))
@@ -84,3 +86,17 @@ def test_dataset(example):
     noisy, clean = (DATASET_REGISTRY.get(name)({**demo_options()['datasets']['val'], **changes})[0] for name in names)
     assert torch.equal(noisy['gt'], clean['gt'])
     assert 4 < 255 * (noisy['lq'] - clean['lq']).std() < 6
+
+
+@pytest.mark.slow
+def test_model(example, command, monkeypatch):
+    batches, update = [], HCFlowModel.optimize_parameters
+    monkeypatch.setattr(HCFlowModel, 'optimize_parameters', lambda model, number: (
+        batches.append((model.lq, model.gt)), update(model, number)))
+    example('A model with an option of its own')
+    assert len(batches) == 2
+    for lq, gt in batches:
+        noise = lq - interpolate(gt, scale_factor=1 / 4, mode='bicubic', antialias=True)
+        assert 0 < 255 * noise.std() < 12
+    code, _, errors = command('train', '-opt', 'opt.yml', '--force_yml', 'train:degradation=-1')
+    assert code == 1 and "'train.degradation' is -1; it must be" in errors

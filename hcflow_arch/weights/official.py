@@ -141,9 +141,10 @@ def arguments_of(ours: Mapping[str, torch.Tensor]) -> dict:
         }
         if rescaling:
             arguments['num_subnet_grow_ch'] = ours['levels.0.main.1.coupling.subnet.conv1.weight'].shape[0]
-    except KeyError as error:
+    except (KeyError, IndexError) as error:  # IndexError: a tensor of too few dimensions
         if any(name.startswith('levels.0.feature_net.net.') for name in ours):
             raise InputError('The checkpoint has another feature net than RRDBs and does not say which: leave it in '
                              'the folder of its experiment, beside the option file.') from error
-        raise InputError(f'The checkpoint is not one of HCFlow, or incomplete: {error} is missing.') from error
+        what = f'{error} is missing' if isinstance(error, KeyError) else 'its tensors have other shapes'
+        raise InputError(f'The checkpoint is not one of HCFlow, or incomplete: {what}.') from error
     return arguments

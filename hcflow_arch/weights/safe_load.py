@@ -2,6 +2,9 @@
 import json
 import os
 import pickle
+import stat
+import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -12,20 +15,40 @@ from hcflow_arch.errors import InputError
 SWITCHES = ('TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')  # PyTorch's
 
 
-def load_file(path: str | os.PathLike) -> dict:
+MAX_EXPANSION = 4  # PyTorch stores tensors uncompressed, so a file holds about as many bytes as it has
+
+
+def load_file(path: str | os.PathLike, lazily: bool = False) -> dict:
     """Load a checkpoint or training state onto the CPU with `weights_only=True`: nothing in it can run code.
 
     A .safetensors file holds only tensors; its metadata hold the arguments of the network.
 
+    Args:
+        path: A regular file: a FIFO would wait for a writer, and a device may never end.
+        lazily: Read tensors when they are used, for a look at what is beside them. Default: False.
+
     Raises:
         InputError: The file is missing, unreadable, broken, or holds more than tensors and plain values.
     """
+    try:
+        regular = stat.S_ISREG(os.stat(path).st_mode)
+    except FileNotFoundError as error:
+        raise InputError(f'Checkpoint {path} does not exist. Check its path.') from error
+    except (OSError, ValueError) as error:  # ValueError: NUL in the path
+        raise InputError(f'Checkpoint {path} cannot be read: {getattr(error, "strerror", None) or error}.') from error
+    if not regular:
+        raise InputError(f'Checkpoint {path} cannot be read: it is no regular file.')
     if str(path).endswith('.safetensors'):
         return load_safetensors(path)
     try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f'Checkpoint {path} does not exist. Check its path.') from error
+        zipped = zipfile.is_zipfile(path)
+        if zipped:
+            with zipfile.ZipFile(path) as file:
+                if sum(part.file_size for part in file.infolist()) > MAX_EXPANSION * os.path.getsize(path):
+                    raise ValueError('it expands to many times its size')
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of tensors that no checkpoint has, and that are refused
+            content = torch.load(path, map_location='cpu', weights_only=True, mmap=lazily and zipped)
     except pickle.UnpicklingError as error:
         raise unsafe_checkpoint(path) from error
     except Exception as error:  # a broken file can make the reader raise anything
@@ -40,10 +63,8 @@ def load_safetensors(path: str | os.PathLike) -> dict:
     """{'params': state dict} of a .safetensors file, with 'network_g' if the file has it.
 
     Raises:
-        InputError: The file is missing or broken, or safetensors is not installed.
+        InputError: The file is broken, or safetensors is not installed.
     """
-    if not os.path.isfile(path):
-        raise InputError(f'Checkpoint {path} does not exist. Check its path.')
     try:
         with import_safetensors().safe_open(path, framework='pt') as file:
             metadata = file.metadata() or {}

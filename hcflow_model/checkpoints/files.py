@@ -12,6 +12,12 @@ from hcflow_arch.weights.official import is_official_state_dict
 from hcflow_arch.weights.safe_load import load_file
 from hcflow_model.utils.files import whole_file
 
+MAX_KEYS = 10  # that a message names
+MAX_NAME = 255  # characters of a tensor's name
+MAX_REPEATED = 2**29  # bytes of tensors that repeat what the file holds, as torch.zeros(1).expand(9) does
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool, torch.uint8, torch.int8, torch.int16,
+          torch.int32, torch.int64)
+
 
 def atomic_save(content: object, path: str | os.PathLike) -> None:
     """torch.save beside the final name, then rename: a kill or a full disk leaves what was there before.
@@ -28,32 +34,75 @@ def atomic_save(content: object, path: str | os.PathLike) -> None:
                          'the checkpoints before it are whole.') from error
 
 
-def select_state_dict(content: Mapping, path: str | os.PathLike, param_key: str | None) -> tuple[dict, str | None]:
+def select_state_dict(content: Mapping, path: str | os.PathLike, param_key: str | None,
+                      advice: str = 'Set path.param_key_g (or param_key_d) to one of them.'
+                      ) -> tuple[dict[str, torch.Tensor], str | None]:
     """The state dict in a checkpoint: under its key in BasicSR's files, all of it in bare (released) ones.
 
+    Args:
+        content: Of the file.
+        path: The file, for messages.
+        param_key: 'params_ema' (where there is none: 'params') or 'params'.
+        advice: What to do where the key is not there. Default: for option files.
+
     Returns:
-        State dict without `module.` prefixes, and the key it was found under (None: bare).
+        State dict without `module.` prefixes, of dense tensors on the CPU, and the key it was found under (None: bare).
+
+    Raises:
+        InputError: There is no such state dict.
     """
     if {'iter', 'optimizers'} <= content.keys() and 'params' not in content:
         raise InputError(f'Checkpoint {path} is a training state, which holds no networks; take '
-                         f'models/net_g_{content["iter"]}.pth.')
+                         f'models/net_g_{iteration_of(content) or "ITERATION"}.pth.')
     nested = [key for key, value in content.items() if isinstance(value, Mapping)]
     if nested:
         if param_key == 'params_ema' and param_key not in nested and 'params' in nested:
             param_key = 'params'  # no EMA inside
         if param_key not in nested:
-            raise InputError(f'Checkpoint {path} has no {param_key!r}; it has {nested}. '
-                             'Set path.param_key_g (or param_key_d) to one of them.')
-        content, trained = content[param_key], content.get('params', {})
+            raise InputError(f'Checkpoint {path} has no {param_key!r}; it has '
+                             f'{[str(key)[:MAX_NAME] for key in nested[:MAX_KEYS]]}. {advice}')
+        trained = content['params'] if 'params' in nested else {}
+        content = _check_tensors(content[param_key], path)
         if param_key == 'params_ema':  # an average by BasicSR's SRModel has parameters alone: flags as at its start
             content = {name: trained.get(name, value) if name.endswith('.initialized') else value
                        for name, value in content.items()}
     else:
         param_key = None
-    not_tensors = [str(name) for name, value in content.items() if not torch.is_tensor(value)]
-    if not_tensors or not content:
-        raise InputError(f'Checkpoint {path} is not a state dict of tensors ({_first(not_tensors) or "it is empty"}).')
+    content = _check_tensors(content, path)
     return {name.removeprefix('module.'): value for name, value in content.items()}, param_key
+
+
+def _check_tensors(content, path):
+    """The state dict, with tensors that are nothing but their values: dense, on the CPU, in the file."""
+    bad = [f'{str(name)[:MAX_NAME]} is {problem}' for name, value in content.items()
+           if (problem := _problem_of(name, value))]
+    if bad or not content:
+        raise InputError(f'Checkpoint {path} is not a state dict of tensors ({_first(bad) or "it is empty"}).')
+    tensors = {name: torch.Tensor.detach(value) for name, value in content.items()}  # without attributes of their own
+    held = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in tensors.values()}
+    size = sum(value.nbytes for value in tensors.values())
+    if size > max(sum(held.values()), MAX_REPEATED):
+        raise InputError(f'Checkpoint {path} is not a state dict of tensors (few values, repeated up to '
+                         f'{size} bytes).')
+    return tensors
+
+
+def _problem_of(name, value):
+    if not isinstance(name, str) or len(name) > MAX_NAME:
+        return f'no name, which is text of up to {MAX_NAME} characters'
+    if type(value) not in (torch.Tensor, torch.nn.Parameter):
+        return f'a {type(value).__name__}'
+    value = torch.Tensor.detach(value)
+    if value.is_nested or value.layout != torch.strided or value.is_quantized or value.device.type != 'cpu':
+        return 'a nested tensor' if value.is_nested else 'a quantized tensor' if value.is_quantized else (
+            f'a tensor on {value.device}, {value.layout}')
+    return None if value.dtype in DTYPES else f'a tensor of {value.dtype}'
+
+
+def iteration_of(content: Mapping) -> int | None:
+    """The iteration that a checkpoint names; None where it names none, or what is none."""
+    value = content.get('iter')
+    return value if type(value) is int and 0 <= value < 2**63 else None
 
 
 def read_network_weights(path: str | os.PathLike, param_key: str | None) -> tuple[dict, str | None]:

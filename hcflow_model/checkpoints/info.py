@@ -4,13 +4,10 @@ import os
 
 from hcflow_arch.flow.condition_numbers import MAX_CONDITION, condition_numbers
 from hcflow_arch.flow.layers import ActNorm2d
-from hcflow_arch.weights.official import is_official_state_dict
-from hcflow_arch.weights.safe_load import load_file
 from hcflow_model.utils.files import file_hash
 
-from .files import select_state_dict
 from .named import fetched_hash
-from .pretrained import find_checkpoint, load_pretrained
+from .pretrained import build, find_checkpoint, read_checkpoint
 
 TASKS = {'sr': 'super-resolution (sr)', 'rescaling': 'rescaling'}
 MAX_NAMES = 5  # of bad tensors
@@ -37,23 +34,20 @@ def checkpoint_info(path: str | os.PathLike, param_key: str = 'params_ema') -> d
     Raises:
         InputError: The file is missing, broken, or of another network.
     """
-    path = find_checkpoint(path)
-    net = load_pretrained(path, param_key=param_key)
-    content = load_file(path)
-    state_dict, key = select_state_dict(content, path, param_key)
+    checkpoint = read_checkpoint(find_checkpoint(path), param_key)
+    path, net = checkpoint.path, build(checkpoint)
     actnorms = [layer for layer in net.modules() if isinstance(layer, ActNorm2d)]
     bad = {name: int((~value.isfinite()).sum()) for name, value in net.state_dict().items()}
     bad = {name: count for name, count in bad.items() if count}
     conditions = condition_numbers(net)
     worst = max(conditions, key=conditions.get, default=None)
-    released = is_official_state_dict(state_dict)
     return {
         'file': str(path), 'size': path.stat().st_size, 'sha256': file_hash(str(path)),
         'fetched_sha256': fetched_hash(path),
-        'origin': 'released' if released else 'bare' if key is None else 'basicsr',
-        'iteration': content.get('iter') if key else None, 'ema': key is not None and 'params_ema' in content,
-        'weights': key, 'task': net.task, 'scale': net.scale,
-        'quant_bins': net.quant_bins if net.task == 'sr' else None, 'temperature': net.temperature,
+        'origin': 'released' if checkpoint.released else 'bare' if checkpoint.key is None else 'basicsr',
+        'iteration': checkpoint.iteration, 'ema': checkpoint.has_ema, 'weights': checkpoint.key,
+        'task': net.task, 'scale': net.scale, 'quant_bins': net.quant_bins if net.task == 'sr' else None,
+        'temperature': net.temperature,
         'parameters': sum(parameter.numel() for parameter in net.parameters()), 'network': dict(net.arguments),
         'actnorms': len(actnorms), 'actnorms_initialized': sum(layer.is_initialized() for layer in actnorms),
         'not_finite': sum(bad.values()), 'not_finite_in': list(bad)[:MAX_NAMES],

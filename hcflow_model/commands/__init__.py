@@ -14,11 +14,18 @@ import importlib
 import pkgutil
 import sys
 
-from hcflow_arch import InputError, __version__
+from hcflow_arch import __version__
+from hcflow_model.utils.errors import input_error
+from hcflow_model.utils.terminal import one_line, with_output
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point. Returns the exit code: 0, 1 after an error of the input, 2 from argparse, 130 after Ctrl-C."""
+    """Entry point. Returns the exit code: 0, 1 after an error of the input, 2 from argparse, 130 after Ctrl-C, 141 if
+    the reader of its output is gone."""
+    return with_output('hcflow', lambda: _main(argv))
+
+
+def _main(argv):
     parser, modules = _parser()
     args = parser.parse_args(argv)
     if args.command is None:
@@ -26,12 +33,15 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     try:
         return modules[args.command].run(args) or 0
-    except InputError as error:
-        sys.stderr.write(f'hcflow: error: {" ".join(str(error).split())}\n')
-        return 1
     except KeyboardInterrupt:
         sys.stderr.write('hcflow: stopped; files that were finished are whole, and the same command makes the others\n')
         return 130
+    except Exception as error:
+        message = input_error(error)
+        if message is None:
+            raise
+        sys.stderr.write(f'hcflow: error: {one_line(message)}\n')
+        return 1
 
 
 def _parser() -> tuple[argparse.ArgumentParser, dict]:

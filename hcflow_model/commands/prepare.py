@@ -125,5 +125,5 @@ def _report(prepared, out):
     for line in lines[:SHOWN]:
         sys.stderr.write(f'  {line}')
     if len(lines) > SHOWN:
-        sys.stderr.write(f'  … all in {out / LEFT_OUT_FILE}\n')
+        sys.stderr.write(f'  ... all in {out / LEFT_OUT_FILE}\n')
     return ''.join(lines)

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--temperature', type=float, default=0.8, metavar='T',
                         help='0: the single best guess; up to 1: more texture, every sample another (default: 0.8)')
     parser.add_argument('-n', '--num_samples', type=int, default=1, metavar='N',
-                        help='samples of each image, saved as NAME_1.png, NAME_2.png, … (default: 1)')
+                        help='samples of each image, saved as NAME_1.png, NAME_2.png, ... (default: 1)')
     parser.add_argument('--seed', type=int, default=0, metavar='S',
                         help='of the noise; the same seed gives the same images (default: 0)')
     parser.add_argument('-s', '--outscale', type=float, metavar='X',

@@ -78,7 +78,7 @@ def check_plain(value: object, name: str = '') -> None:
     if isinstance(value, dict):
         for key, inner in value.items():
             check_plain(inner, f'{name}.{key}' if name else str(key))
-    elif isinstance(value, list):
+    elif isinstance(value, (list, tuple)):
         for inner in value:
             check_plain(inner, name)
     elif isinstance(value, float) and not math.isfinite(value):

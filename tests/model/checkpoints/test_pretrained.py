@@ -1,4 +1,6 @@
 """Checkpoints rebuild their network by themselves."""
+import os
+
 import pytest
 import torch
 import yaml
@@ -40,6 +42,25 @@ def test_folder_means_its_latest_checkpoint(tmp_path):
     assert find_checkpoint(tmp_path).name == 'net_g_100.pth'
     torch.save({}, tmp_path / 'models' / 'net_g_latest.pth')
     assert find_checkpoint(tmp_path).name == find_checkpoint(tmp_path / 'models').name == 'net_g_latest.pth'
+
+
+def test_folder_means_its_latest_iteration(tmp_path):
+    """A longer training that was stopped leaves net_g_latest.pth of an earlier end."""
+    models = tmp_path / 'models'
+    models.mkdir()
+    for name, iteration in (('net_g_latest', 300_000), ('net_g_300000', 300_000), ('net_g_95000', 95_000)):
+        torch.save({'params': {'x': torch.ones(1)}, 'iter': iteration}, models / f'{name}.pth')
+    assert find_checkpoint(tmp_path).name == 'net_g_latest.pth'
+    torch.save({'params': {'x': torch.ones(1)}, 'iter': 310_000}, models / 'net_g_310000.pth')
+    os.utime(models / 'net_g_310000.pth', (1, 1))  # copied, with an older date
+    assert find_checkpoint(tmp_path).name == 'net_g_310000.pth'
+    torch.save({'params': {'x': torch.ones(1)}}, models / 'net_g_latest.pth')  # BasicSR's name no iteration
+    assert find_checkpoint(tmp_path).name == 'net_g_latest.pth'
+    os.utime(models / 'net_g_latest.pth', (0, 0))
+    assert find_checkpoint(tmp_path).name == 'net_g_310000.pth'
+    (models / 'net_g_latest.pth').write_bytes(b'broken')
+    (models / 'net_g_400000.pth').mkdir()
+    assert find_checkpoint(tmp_path).name == 'net_g_310000.pth'
 
 
 def test_folder_without_checkpoint(tmp_path):

@@ -1,0 +1,66 @@
+"""Output of commands, which may be closed, full, or unable to show every character."""
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+MAX_LENGTH = 1500  # characters of an error: what a broken file holds may be of any length
+BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells know it
+
+
+def one_line(text: str) -> str:
+    """A message in one line, whose control characters (of file names, or of what files hold) are written out."""
+    text = ' '.join(text.split())
+    text = text if len(text) <= MAX_LENGTH else f'{text[:MAX_LENGTH]} ...'
+    return ''.join(char if char.isprintable() else char.encode('unicode_escape', 'surrogatepass').decode('ascii')
+                   for char in text)
+
+
+def with_output(name: str, run: Callable[[], int]) -> int:
+    """Run a command.
+
+    A stream that was closed before the start takes everything and shows nothing, characters that a terminal lacks are
+    written as escapes, a reader that goes away (`| head`) ends the command in silence, and a full disk behind the
+    standard output is one error.
+
+    Args:
+        name: Of the command, before its error.
+        run: The command; returns its exit code.
+
+    Returns:
+        Exit code.
+    """
+    _open_closed_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='backslashreplace')
+    if hasattr(sys.stdout, 'reconfigure'):
+        sys.stdout.reconfigure(write_through=False)  # PYTHONUNBUFFERED: argparse would swallow errors of writing
+    try:
+        try:
+            return run()
+        finally:
+            sys.stdout.flush()  # here, where a failure can be told
+    except BrokenPipeError:
+        code, message = BROKEN_PIPE, None
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT):
+            raise  # of a file
+        code, message = 1, f'{name}: error: The standard output cannot be written: {error.strerror}.\n'
+    with contextlib.suppress(OSError, ValueError):  # what is left would fail once more when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if message is not None:
+        sys.stderr.write(message)
+    return code
+
+
+def _open_closed_streams():
+    """Files that are opened must not get the numbers of the standard streams, into which libraries write."""
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
+        return
+    while os.open(os.devnull, os.O_RDWR) <= 2:  # takes the lowest number that is free
+        pass
+    sys.stdin = sys.stdin or open(0, encoding='utf-8')  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, 'w', encoding='utf-8')  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, 'w', encoding='utf-8')  # noqa: SIM115

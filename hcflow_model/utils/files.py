@@ -66,7 +66,8 @@ def whole_file(path: Path, shared: bool = False, sync: bool = True) -> Iterator[
             os.chmod(part, 0o666 & ~umask)  # as open() would have made it
         else:
             part = handle = path.with_name(f'.{path.name}.part')
-        with open(handle, 'wb') as file:
+            part.unlink(missing_ok=True)  # what a kill left, or a link that somebody put there
+        with open(handle, 'wb' if shared else 'xb') as file:
             yield file
             file.flush()
             if sync:

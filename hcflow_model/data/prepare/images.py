@@ -1,4 +1,5 @@
 """One image: read, modcropped, downscaled, cut and written. Runs in worker processes."""
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -58,7 +59,8 @@ def _prepare(item, settings, out):
                 write_whole(written[-1], _png(whole[top:top + h, left:left + w]))
     except BaseException:  # nothing stays of an image that is not finished
         for path in written:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
         raise
     return {'name': item.name, 'stamp': stamp, 'size': [height, width]}
 

@@ -75,6 +75,13 @@ def prepare(items: list, out: Path, settings: Settings, lmdb: bool = False, work
     Raises:
         InputError: The folder holds other data or other settings, no image can be used, no space is left.
     """
+    try:
+        return _prepare(items, out, settings, lmdb, workers, overwrite, progress)
+    except OSError as error:  # of images it is LeftOut
+        raise cannot_write(error.filename or out, error) from error
+
+
+def _prepare(items, out, settings, lmdb, workers, overwrite, progress):
     settings = _settle(items, out, settings, overwrite)
     finished = _still_whole(items, out, settings)
     to_do = [item for item in items if item.name not in finished]
@@ -86,7 +93,8 @@ def prepare(items: list, out: Path, settings: Settings, lmdb: bool = False, work
                 left_out[str(item)] = result
             else:
                 finished[item.name] = result
-                _append(journal, result)
+                journal.write(f'{json.dumps(result)}\n')
+                journal.flush()
             bar.update()
     if not any(settings.part_of(name) == 'train' for name in finished):
         what = 'None of the images' if not finished else 'No image for training'
@@ -116,12 +124,10 @@ def _settle(items, out, settings, overwrite):
         if gone:
             raise InputError(f'{out} also has images that are not in the input any more: {", ".join(gone[:3])} '
                              f'({len(gone)} in all). Put them back, give another output folder, or --overwrite.')
-    try:
-        for folder in (folder for part in ('train', 'val')[:2 if settings.val else 1]
-                       for folder in settings.folders(part)):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(out, error) from error
+    out.mkdir(parents=True, exist_ok=True)
+    for part in ('train', 'val')[:2 if settings.val else 1]:
+        for folder in settings.folders(part):
+            (out / folder).mkdir(exist_ok=True)
     write_settings(out, settings)
     return settings
 
@@ -168,14 +174,6 @@ def _still_whole(items, out, settings):
                 file.unlink(missing_ok=True)
     write_whole(out / FINISHED_FILE, ''.join(f'{json.dumps(record)}\n' for record in whole.values()).encode())
     return whole
-
-
-def _append(journal, record):
-    try:
-        journal.write(f'{json.dumps(record)}\n')
-        journal.flush()
-    except OSError as error:
-        raise cannot_write(Path(journal.name), error) from error
 
 
 def _run(function: Callable, items: list, workers: int) -> Iterator[tuple]:

@@ -1,5 +1,6 @@
 """What is asked of a preparation, which files follow from it, and their record beside the data."""
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from hcflow_model.utils.files import open_regular, whole_file
 
 SETTINGS_FILE = 'prepare.json'
 FINISHED_FILE = 'finished.jsonl'  # a line per finished image; a line that a kill left half is not one
+MAX_SIDE = 2**20  # pixels: OpenCV reads no larger images
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,14 @@ def read_settings(out: Path) -> Settings | None:
         InputError: The folder holds something else.
     """
     file = out / SETTINGS_FILE
-    if file.is_file():
-        try:
+    try:
+        if os.path.isfile(file):
             content = json.loads(file.read_text(encoding='utf-8'))
             return Settings(**{**content, 'val_images': tuple(content['val_images'])})
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise InputError(f'{file} cannot be read: {error}. Give another output folder, or remove {out}.') from error
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        foreign = os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InputError(f'{file} cannot be read: {error}. Give another output folder, or remove {out}.') from error
+    if foreign:
         raise InputError(f'-o {out} holds something that hcflow prepare did not make; give a new or empty folder.')
     return None
 
@@ -120,8 +123,10 @@ def read_finished(out: Path) -> dict[str, dict]:
     for line in lines:
         try:
             record = json.loads(line)
-            finished[record['name']] = record
-        except (ValueError, TypeError, KeyError):  # half a line: that image is done again
+            height, width = record['size']
+            if all(type(side) is int and 0 < side < MAX_SIDE for side in (height, width)):
+                finished[record['name']] = {'name': record['name'], 'stamp': record['stamp'], 'size': [height, width]}
+        except (ValueError, TypeError, KeyError, RecursionError):  # half a line: that image is done again
             continue
     return finished
 
@@ -139,7 +144,7 @@ def write_whole(path: Path, content: bytes) -> None:
         raise cannot_write(path, error) from error
 
 
-def cannot_write(path: Path, error: Exception) -> InputError:
+def cannot_write(path: Path | str, error: Exception) -> InputError:
     """The error for every failure to write."""
     return InputError(f'Cannot write {path}: {getattr(error, "strerror", None) or error}. Free some space or make the '
                       'folder writable, then run the same command again: it goes on from there.')

@@ -21,9 +21,6 @@ from .array_list import read_array_list
 MAX_NAME = 180  # characters: file systems take 255 with what is added, LMDB keys 511
 
 
-MAX_BYTES = 2**31 - 1  # of a file: OpenCV decodes no more
-
-
 class LeftOut(Exception):
     """An image that cannot be used; the others go on. The message says why, without the image's name."""
 
@@ -58,8 +55,8 @@ class ImageFile:
         if self.problem:
             raise LeftOut(self.problem)
         with open_regular(self.path) as file:
-            if os.fstat(file.fileno()).st_size > MAX_BYTES:
-                raise LeftOut(f'has more than {MAX_BYTES} bytes')
+            if os.fstat(file.fileno()).st_size > image_files.MAX_BYTES:
+                raise LeftOut(f'has more than {image_files.MAX_BYTES} bytes')
             content = file.read()
         try:
             image = imfrombytes(content) if content else None

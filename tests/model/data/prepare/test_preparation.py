@@ -1,8 +1,10 @@
 """A whole preparation: stopped, continued, changed, refused."""
+import errno
 import multiprocessing
 import os
 import pickle
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -209,6 +211,27 @@ def test_no_space(workers, photos, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert run(photos, tmp_path / 'out').done == 6
     assert not list((tmp_path / 'out').rglob('.*'))
+
+
+@pytest.mark.parametrize('name', ['unlink', 'mkdir', 'iterdir', 'replace', 'rmtree', 'listdir'])
+def test_every_error_of_the_output_folder_is_one_of_the_input(name, photos, tmp_path, monkeypatch):
+    """Whoever runs the tests may be allowed everything, so the system's refusal is made here."""
+    out = tmp_path / 'out'
+    run(photos, out, lmdb=True)
+    (out / 'train_HR_sub' / 'p1_s001.png').write_bytes(b'x')
+
+    def refuse(path, *args, **kwargs):
+        if str(path).startswith(str(out)):
+            raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+        return function(path, *args, **kwargs)
+
+    owner = {'replace': os, 'listdir': os, 'rmtree': shutil}.get(name, Path)
+    function = getattr(owner, name)
+    monkeypatch.setattr(owner, name, refuse)
+    try:
+        run(photos, out, lmdb=True)
+    except InputError as error:
+        assert 'Permission denied' in str(error)
 
 
 def die(item, **arguments):

@@ -67,9 +67,13 @@ def test_folders_of_other_things(tmp_path):
 
 
 def test_half_a_line_is_no_record(tmp_path):
-    lines = [json.dumps({'name': name, 'size': size}) for name, size in (('a', 1), ('b', 2), ('a', 3))]
+    lines = [json.dumps({'name': name, 'stamp': [], 'size': [size, 4]})
+             for name, size in (('a', 1), ('b', 2), ('a', 3))]
+    lines += ['5', '[]', '{"name": "c"}', '{"name": [], "stamp": 1, "size": [1, 1]}', '[' * 100_000, '\0']
+    lines += [f'{{"name": "c", "stamp": 1, "size": {size}}}' for size in (
+        '5', '[1]', '["a", 1]', '[1, 0]', '[1, 1e99]', '[1.5, 2]', '[true, 2]')]
     (tmp_path / 'finished.jsonl').write_text('\n'.join(lines) + '\n{"name": "c", "si')
-    assert {name: record['size'] for name, record in read_finished(tmp_path).items()} == {'a': 3, 'b': 2}
+    assert {name: record['size'] for name, record in read_finished(tmp_path).items()} == {'a': [3, 4], 'b': [2, 4]}
 
 
 def test_files_are_whole_or_not_there(tmp_path):
@@ -78,3 +82,12 @@ def test_files_are_whole_or_not_there(tmp_path):
     with pytest.raises(InputError, match='Cannot write'):
         write_whole(tmp_path / 'a', b'2')
     assert (tmp_path / 'a').read_bytes() == b'1'
+
+
+def test_planted_links_are_not_written_through(tmp_path):
+    (tmp_path / 'mine').write_bytes(b'mine')
+    for link in ('a', '.a.part'):
+        (tmp_path / link).symlink_to(tmp_path / 'mine')
+    write_whole(tmp_path / 'a', b'2')
+    assert (tmp_path / 'mine').read_bytes() == b'mine' and (tmp_path / 'a').read_bytes() == b'2'
+    assert not (tmp_path / 'a').is_symlink() and not (tmp_path / '.a.part').exists()

@@ -32,7 +32,7 @@ setup(
     extras_require={
         'safetensors': ['safetensors'],
         'spandrel': ['spandrel'],
-        'test': ['pytest', 'ruff', 'safetensors', 'spandrel'],
+        'test': ['pytest', 'pytest-xdist', 'ruff', 'safetensors', 'spandrel'],
     },
     entry_points={
         'console_scripts': ['basicsr = hcflow_model.cli:main', 'hcflow = hcflow_model.commands:main'],

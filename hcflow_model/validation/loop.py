@@ -17,6 +17,7 @@ from hcflow_model.metrics.hcflow_metric import calculate_nll, is_lower_better
 from hcflow_model.metrics.measure import Metrics, to_uint8
 from hcflow_model.utils.distributed import together
 from hcflow_model.utils.files import file_name, printable
+from hcflow_model.utils.memory import is_out_of_memory
 from hcflow_model.utils.tables import BICUBIC, temperature_label
 
 from .loader import images_of_rank
@@ -113,7 +114,9 @@ def _validate_share(model, dataloader, current_iter, save_img):
                 _validate_image(model, sampler, data, index, results, metrics, current_iter, save_img)
         except InputError as error:
             raise InputError(f'Dataset {dataset_name}, image {name}: {error}') from error
-        except torch.cuda.OutOfMemoryError:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             torch.cuda.empty_cache()
             results.problems.append('it needs more memory than there is; set val.tile.')
         pbar.update()

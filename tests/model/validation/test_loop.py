@@ -11,6 +11,7 @@ import torch
 from helpers import L1, NLL_OPT, SMALL, cpu_options, loader, perturb, random_image
 
 from hcflow_model import HCFlowModel
+from hcflow_model.inference.draw import Sampler
 from hcflow_model.utils.tables import number, temperature_label
 from hcflow_model.validation.report import Report
 
@@ -169,6 +170,19 @@ def test_training_goes_on_in_training_mode(tmp_path):
     validate(model)
     assert model.net_g.training and all(module.training for module in model.net_g.modules())
     assert all(torch.equal(value, before[name]) for name, value in model.net_g.state_dict().items())
+
+
+def test_tiles(tmp_path, log, monkeypatch):
+    """The likelihood is one number of the whole image; graphs of the tiles are kept for all images."""
+    made, init = [], Sampler.__init__
+    monkeypatch.setattr(Sampler, '__init__', lambda self, *args: made.append(args[1]) or init(self, *args))
+    images = [pair(i, (80, 96), (20, 24)) for i in (0, 1)]
+    for tile, has_nll in ((16, False), (24, True)):
+        model = make_model(tmp_path, temperatures=[0.5], tile=tile, metrics={'psnr': PSNR})
+        validate(model, images)
+        assert made.pop() == tile and not made
+        assert ('nll' in model.metric_results) == has_nll and 'psnr_t0.5' in model.metric_results
+        assert len([text for _, text in log if 'nll' in text and 'val.tile = 16' in text]) == 1
 
 
 # ---- log, best values, several sets ----

@@ -154,12 +154,15 @@ def test_pixels_of_float_files(key, value, make_model, warnings):
     assert f'image0: {key} has values from' in warnings[0]
 
 
-def test_images_that_are_too_large_for_a_gpu(make_model, monkeypatch, tmp_path, warnings):
+@pytest.mark.parametrize('error', [
+    torch.cuda.OutOfMemoryError('CUDA out of memory.'), MemoryError('Unable to allocate 12 GiB'),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")], ids=repr)
+def test_images_that_are_too_large(error, make_model, monkeypatch, tmp_path, warnings):
     draw_image = Sampler.draw_image
 
     def draw_or_fail(sampler, lq, *args):
         if lq.shape[3] > 5:
-            raise torch.cuda.OutOfMemoryError('CUDA out of memory.')
+            raise error
         return draw_image(sampler, lq, *args)
 
     monkeypatch.setattr(Sampler, 'draw_image', draw_or_fail)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from hcflow_arch import InputError
 from hcflow_model.images.files import IMAGE_ENDINGS, WRITABLE, find_images
-from hcflow_model.utils.files import WriteError, file_name, printable
+from hcflow_model.utils.files import WriteError, check_folder, file_name, printable
 from hcflow_model.utils.memory import enough_memory
 
 
@@ -58,15 +58,13 @@ def plan(args: argparse.Namespace, extension: str | None = None) -> list[Job]:
         raise InputError(f'--suffix is {args.suffix!r}; it is a part of a file name, without slashes.')
     if not os.path.exists(source):
         raise InputError(f'Input {source} does not exist, or may not be read.')
-    blocked = next((folder for folder in output.parents if os.path.isfile(folder)), None)
-    if blocked is not None:
-        raise InputError(f'Output {output}: {blocked} is a file, which can hold nothing; give another output.')
     is_one = not os.path.isdir(source)
     if output.suffix.lower() in WRITABLE and not os.path.isdir(output) and is_one:
         return [_job_to_file(args, source, output, only)]
     if os.path.isfile(output):
         raise InputError(f'Output {output} is a file; give a folder, or for one image a file name that ends in '
                          f'{", ".join(WRITABLE)}.')
+    check_folder(output)
     kind = mimetypes.guess_type(output.name)[0]
     if is_one and not os.path.exists(output) and kind is not None and kind.startswith('image/'):
         raise InputError(f'Output {output}: format {output.suffix!r} cannot be written; allowed are '
@@ -95,7 +93,8 @@ def plan(args: argparse.Namespace, extension: str | None = None) -> list[Job]:
 
 def _job_to_file(args, source, output, only):
     extension = output.suffix.lower()
-    if output.exists() and output.samefile(source):
+    check_folder(output.parent)
+    if os.path.exists(output) and output.samefile(source):
         raise InputError(f'The output is the input, {source}; give another name, so that it is not written over.')
     if only not in (None, extension):
         raise InputError(f'Output {output}: this command writes {only[1:]} only; give a name that ends in {only}.')

@@ -24,7 +24,7 @@ from hcflow_model.inference.tile_size import SHARE, free_memory, memory_needed
 from hcflow_model.inference.tiling import Tile
 from hcflow_model.inference.upscaler import find_device
 from hcflow_model.metrics.hcflow_metric import calculate_diversity, calculate_lr_psnr
-from hcflow_model.utils.files import file_hash, file_name, write_bytes
+from hcflow_model.utils.files import check_folder, file_hash, file_name, write_bytes
 from hcflow_model.utils.memory import keep_freed_memory
 from hcflow_model.utils.tables import BICUBIC, aligned, json_safe, number, temperature_label
 from hcflow_model.validation.report import versions
@@ -84,8 +84,7 @@ class ExplorationJob:
         self.files = {}  # {path: content}: written together at the end, so that a stopped run leaves nothing
 
     def _check_files(self):
-        if os.path.exists(self.folder) and not os.path.isdir(self.folder):
-            raise InputError(f'-o {self.folder} is a file; give a folder.')
+        check_folder(self.folder)
         given = {Path(path).resolve() for path in (self.args.input, self.args.gt, self.args.edit) if path is not None}
         names = ['sheet.png', 'explore.json', *(f'{label}_{i + 1}.png' for label, count in self.labels.items()
                                                 for i in range(count))]

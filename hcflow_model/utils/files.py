@@ -39,6 +39,15 @@ def file_name(name: str, end: str = '') -> str:
     return f'{content[:spare - 9].decode(errors="ignore")}-{digest}{end}'
 
 
+def check_folder(path: Path) -> None:
+    """Refuse a folder that cannot be written, or made where it is not there: before the work that is to lie in it."""
+    there = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+    if not os.path.isdir(there):
+        raise InputError(f'Output {path}: {there} is a file; give a folder.')
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f'Output {path}: you have no permission to write to {there}; give another folder.')
+
+
 def printable(name: str | os.PathLike) -> str:
     """A name with its bytes that are no UTF-8, which Python keeps as surrogates, written out: 'caf\\xe9.png'."""
     return os.fsencode(name).decode(errors='backslashreplace')

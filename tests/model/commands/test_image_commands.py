@@ -308,6 +308,15 @@ def test_one_image_that_is_too_large_does_not_stop_the_others(command, capsys, m
     assert re.search(r'in/large.png: .*memory', err) and 'Traceback' not in err
 
 
+@pytest.mark.parametrize('output', ['there/new/deep', 'there', 'there/a.png'])
+@pytest.mark.parametrize('command', ['upscale', 'explore'])
+def test_output_without_permission_is_known_before_the_work(command, output, capsys, monkeypatch):
+    Path('there').mkdir()
+    monkeypatch.setattr(os, 'access', lambda path, mode: Path(path).resolve() != Path('there').resolve())
+    error = fails(capsys, command, '-i', LQ / 'cat.png', '-o', output, '-w', 'sr.pth')
+    assert re.search('Output there.* you have no permission to write to .*there; give another folder', error)
+
+
 def test_a_folder_in_the_place_of_a_picture(capsys):
     Path('out/cat.png').mkdir(parents=True)
     assert main(['upscale', '-i', str(LQ), '-o', 'out', '-w', 'sr.pth', '--overwrite']) == 1

@@ -221,7 +221,8 @@ def test_an_end_waits_for_the_thread_of_messages(monkeypatch):
         assert len(waits) == connected
 
 
-def test_the_command_settles_whatever_happens(monkeypatch, command):
+def test_the_command_settles_whatever_happens(tmp_path, monkeypatch, command):
+    (tmp_path / 'tests').symlink_to(DATA.parent)  # whose data the option file names
     calls = []
     monkeypatch.setattr('hcflow_model.pipeline.run.settle', lambda: calls.append(True))
     for error in (InputError('x'), KeyboardInterrupt()):

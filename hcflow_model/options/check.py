@@ -134,6 +134,8 @@ def check_options(opt: dict) -> None:
 def check_checkpoints_exist(opt: dict) -> None:
     """Refuse names of checkpoints that are not there, before the folders of an earlier run are archived."""
     if opt.get('auto_resume') or opt['path'].get('resume_state'):
+        if opt['is_train'] and not opt['auto_resume']:
+            _check_networks_of_state(opt)
         return  # the networks of the state are taken instead
     for key, path in opt['path'].items():
         if not key.startswith('pretrain_network') or path is None:
@@ -143,3 +145,14 @@ def check_checkpoints_exist(opt: dict) -> None:
                              'experiments/NAME/models/net_g_latest.pth.')
         if not Path(path).is_file():
             raise InputError(f"'path.{key}': checkpoint {path} does not exist (looked from {Path.cwd()}).")
+
+
+def _check_networks_of_state(opt):
+    """They are looked for in the folder of this run, wherever the state is."""
+    path, state = opt['path'], Path(opt['path']['resume_state'])
+    network, beside = (Path(folder) / f'net_g_{state.stem}.pth' for folder in (
+        path['models'], state.parent.parent / 'models'))
+    if not network.is_file() and beside.is_file() and 'network_g' not in (path.get('ignore_resume_networks') or []):
+        raise InputError(f"'path.resume_state': {state} belongs to another run than this one, which is called "
+                         f"{opt['name']}: training goes on in its own folder, and {network} does not exist. Set name: "
+                         f'{beside.parent.parent.name}, or copy {beside} there.')

@@ -10,7 +10,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from hcflow_arch import InputError
 from hcflow_model.data.listing import images_in_file, images_in_folder, images_in_lmdb, words_in_file
 from hcflow_model.data.lmdb import open_lmdb
-from hcflow_model.data.pairs import paired_paths
+from hcflow_model.data.pairs import paired_paths, pairs_in_file
 from hcflow_model.images.files import IMAGE_ENDINGS
 from hcflow_model.images.png import png_size
 from hcflow_model.utils.registries import is_known
@@ -64,10 +64,11 @@ def check_dataset(name: str, dataset: dict, opt: dict) -> None:
                 raise InputError(f"'{name}.{key}': no images found in {root}{' itself' if flat else ''}.")
     for key in ('meta_info_file', 'meta_info'):
         if isinstance(dataset.get(key), str):
-            _check_meta_info_file(f'{name}.{key}', dataset, dataset[key], backend)
+            num_listed = _check_meta_info_file(f'{name}.{key}', dataset, dataset[key], backend)
+            num_images.update({'listed': num_listed} if num_listed else {})
     scale, in_training = opt.get('scale'), dataset.get('phase') == 'train'
-    if in_training and len(num_images) == 2 and not sizes and dataset['type'] == 'PairedImageDataset':
-        _check_partners(name, dataset)
+    if not sizes and dataset['type'] == 'PairedImageDataset':
+        _check_partners(name, dataset, in_training)
     if scale is not None and len(sizes) == 2 and dataset['type'] == 'PairedImageDataset':
         _check_pairs(name, sizes['dataroot_gt'], sizes['dataroot_lq'], scale)
     if in_training and dataset['type'] in FLAT_DATASETS:
@@ -133,6 +134,10 @@ def _check_backend(name, block, foreign):
 def _check_loading(name, dataset):
     if dataset.get('prefetch_mode') == 'cuda' and not (torch.cuda.is_available() and dataset.get('pin_memory') is True):
         raise InputError(f"'{name}.prefetch_mode' is 'cuda', which needs a GPU and pin_memory: true.")
+    workers = dataset.get('num_worker_per_gpu', 0) if dataset.get('phase') == 'train' else 0
+    if dataset.get('persistent_workers') and not workers:
+        why = 'num_worker_per_gpu is 0' if dataset.get('phase') == 'train' else 'validation has no workers'
+        raise InputError(f"'{name}.persistent_workers' is true, but {why}, so there are none to keep; remove it.")
     template = dataset.get('filename_tmpl')
     if template is None:
         return
@@ -146,12 +151,12 @@ def _check_loading(name, dataset):
 
 
 def _check_meta_info_file(name, dataset, file, backend):
-    """Its names must be files of the folder: BasicSR joins whatever they are to its path."""
+    """Its names must be files of the folder: BasicSR joins whatever they are to its path. Returns their number."""
     if not Path(file).is_file():
         raise InputError(f"'{name}': {file} does not exist.")
     flat = dataset['type'] in FLAT_DATASETS
     if backend == 'lmdb' and flat:
-        return  # it is not read
+        return None  # it is not read
     with _named(name):
         names = images_in_file(file) if flat else words_in_file(file)
     if not names:
@@ -163,22 +168,29 @@ def _check_meta_info_file(name, dataset, file, backend):
                              'folder.')
         if flat and not (Path(root) / image).is_file():
             raise InputError(f"'{name}': {file} lists {image!r}, which is not in {root}.")
+    return len(names) if flat else None
 
 
 def _has_images(root: str) -> bool:
     return any(path.suffix.lower() in IMAGE_ENDINGS for path in Path(root).rglob('*'))
 
 
-def _check_partners(name, dataset):
-    """In training one image without the other is refused; BasicSR would name neither."""
-    roots = [dataset['dataroot_lq'], dataset['dataroot_gt']]
+def _check_partners(name, dataset, in_training):
+    """In training one image without the other is refused, in validation only if none is whole."""
+    roots, template = [dataset['dataroot_lq'], dataset['dataroot_gt']], dataset.get('filename_tmpl', '{}')
     files = {os.path.join(root, file) for root in roots for file in images_in_folder(root)}
-    pairs = paired_paths(roots, ['lq', 'gt'], dataset.get('filename_tmpl', '{}'))
-    alone = [sorted(pair.values(), key=files.__contains__) for pair in pairs if not files.issuperset(pair.values())]
-    if alone:
-        missing, found = alone[0]
-        raise InputError(f"'{name}': {found} has no partner {missing} ({len(alone)} of {len(pairs)} have none). Add "
-                         "it, take the file out, or set filename_tmpl where LR files are called otherwise ('{}x4').")
+    listed = dataset.get('meta_info_file')
+    pairs = paired_paths(roots, ['lq', 'gt'], template) if listed is None else pairs_in_file(
+        roots, ['lq', 'gt'], listed, template)
+    exists = files.__contains__ if listed is None else os.path.isfile  # a list may name files in subfolders
+    alone = [sorted(pair.values(), key=exists) for pair in pairs if not all(map(exists, pair.values()))]
+    if not alone or not in_training and len(alone) < len(pairs):
+        return
+    missing, found = alone[0]
+    same = [file for file in files if os.path.splitext(file)[0] == os.path.splitext(missing)[0]]
+    advice = (f'There is {same[0]}: HR and LR files must have the same ending; convert those of one folder.' if same
+              else "Add it, take the file out, or set filename_tmpl where LR files are called otherwise ('{}x4').")
+    raise InputError(f"'{name}': {found} has no partner {missing} ({len(alone)} of {len(pairs)} have none). {advice}")
 
 
 def _check_pairs(name, gt_sizes, lq_sizes, scale):

@@ -1,24 +1,37 @@
 """How BasicSR's pipelines build datasets: errors name files, and a pair without one half does not stop a validation."""
+import os
 from collections.abc import Callable
 
 import basicsr.data
-from basicsr.data import paired_image_dataset, prefetch_dataloader
+from basicsr.data import data_util, paired_image_dataset, prefetch_dataloader, single_image_dataset
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
 from hcflow_arch import InputError
 from hcflow_model.data.errors import NamedErrors, is_over_data
-from hcflow_model.data.pairs import paired_paths
+from hcflow_model.data.listing import images_in_file, images_in_folder, images_in_lmdb
+from hcflow_model.data.pairs import paired_paths, pairs_in_file, pairs_in_lmdbs
 from hcflow_model.utils.errors import error_text
 
 from .repairs import replaced
 
+READERS = [
+    (data_util, 'scandir', images_in_folder),  # for pairs in folders
+    (paired_image_dataset, 'paired_paths_from_meta_info_file', pairs_in_file),
+    (paired_image_dataset, 'paired_paths_from_lmdb', pairs_in_lmdbs),
+    (single_image_dataset, 'scandir', lambda folder, full_path: [
+        os.path.join(folder, name) for name in images_in_folder(folder)]),
+    (single_image_dataset, 'paths_from_lmdb', lambda folder: list(images_in_lmdb(folder))),
+]
+LENIENT_READERS = [(paired_image_dataset, 'paired_paths_from_folder', paired_paths)]
+
 
 def dataset_builder(whole_pairs: bool, check: Callable[[Dataset], None] | None = None) -> Callable[[dict], Dataset]:
-    """What takes the place of BasicSR's `build_dataset`, which refuses folders where one image has no partner.
+    """What takes the place of BasicSR's `build_dataset`.
 
-    In training that stays so. In validation and tests such a pair is part of the dataset: reading it fails, as that of
-    a broken image does. The pairs are sorted, so that their order is the same on every machine.
+    Folders and lists of images are read as the check of the options has read them. BasicSR refuses folders where one
+    image has no partner. In training that stays so. In validation and tests such a pair is part of the dataset: reading
+    it fails, as that of a broken image does. The pairs are sorted, so that their order is the same on every machine.
 
     Args:
         whole_pairs: Refuse them in validation, too: for models whose validation cannot leave an image out.
@@ -29,10 +42,9 @@ def dataset_builder(whole_pairs: bool, check: Callable[[Dataset], None] | None =
     """
     def build(dataset_opt):
         lenient = not whole_pairs and dataset_opt['phase'] != 'train'
-        pairs = (paired_image_dataset, 'paired_paths_from_folder', paired_paths)
         try:
-            with replaced([pairs] if lenient else []):
-                dataset = NamedErrors(basicsr.data.build_dataset(dataset_opt))
+            with replaced(READERS + LENIENT_READERS if lenient else READERS):
+                dataset = NamedErrors(_build(dataset_opt))
         except (OSError, ValueError, AssertionError, KeyError) as error:
             if isinstance(error, InputError) or not is_over_data(error, DATASET_REGISTRY.get(dataset_opt['type'])):
                 raise
@@ -41,6 +53,16 @@ def dataset_builder(whole_pairs: bool, check: Callable[[Dataset], None] | None =
             check(dataset)
         return dataset
     return build
+
+
+def _build(dataset_opt):
+    listed = dataset_opt.get('meta_info_file')
+    if dataset_opt['type'] != 'SingleImageDataset' or listed is None or dataset_opt['io_backend']['type'] == 'lmdb':
+        return basicsr.data.build_dataset(dataset_opt)
+    # its constructor reads the list itself
+    dataset = basicsr.data.build_dataset({key: value for key, value in dataset_opt.items() if key != 'meta_info_file'})
+    dataset.paths = [os.path.join(dataset_opt['dataroot_lq'], name) for name in images_in_file(listed)]
+    return dataset
 
 
 class PrefetchGenerator(prefetch_dataloader.PrefetchGenerator):

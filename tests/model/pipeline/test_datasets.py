@@ -1,4 +1,7 @@
 """Folders of pairs: BasicSR's own pairs where all have partners, and those without partners where it refuses."""
+import os
+
+import basicsr.data
 import pytest
 from basicsr.data import paired_image_dataset
 from basicsr.data.data_util import paired_paths_from_folder
@@ -6,6 +9,7 @@ from basicsr.data.data_util import paired_paths_from_folder
 from hcflow_arch import InputError
 from hcflow_model.data.errors import NamedErrors
 from hcflow_model.data.pairs import paired_paths
+from hcflow_model.options.check_datasets import check_dataset
 from hcflow_model.pipeline.datasets import PrefetchGenerator, dataset_builder
 
 
@@ -48,6 +52,72 @@ def test_only_training_is_refused_unless_the_model_needs_whole_pairs(phase, whol
         assert isinstance(dataset, NamedErrors)
         assert [pair['gt_path'] for pair in dataset.paths] == [f'{gt}/{name}.png' for name in 'abcd']
     assert paired_image_dataset.paired_paths_from_folder is paired_paths_from_folder
+
+
+def test_files_that_the_template_does_not_fit(tmp_path):
+    """They are no second pair of an HR image."""
+    lq, gt = folders = write(tmp_path, ['a.png', 'bx4.png'], ['a.png', 'b.png'])
+    assert paired_paths(folders, ['lq', 'gt'], '{}x4') == [
+        {'lq_path': f'{lq}/{name}x4.png', 'gt_path': f'{gt}/{name}.png'} for name in 'ab']
+
+
+def options_of(kind, lq, gt, **changes):
+    return {'name': 'set', 'type': kind, 'phase': 'train', 'scale': 4, 'io_backend': {'type': 'disk'},
+            'dataroot_gt': gt, 'dataroot_lq': lq, 'gt_size': 8, 'use_hflip': True, 'use_rot': True, **changes}
+
+
+DATASETS = ['PairedImageDataset', 'SingleImageDataset', 'HROnlyDataset']
+
+
+@pytest.mark.parametrize('kind', DATASETS)
+@pytest.mark.parametrize('text', ['b.png\na.png (8,8,3)\n', 'b.png (8,8,3) 1\na.png 1'])
+def test_lists_are_read_as_basicsr_reads_them(kind, text, tmp_path):
+    lq, gt = write(tmp_path, ['a.png', 'b.png', 'c.png'], ['a.png', 'b.png', 'c.png'])
+    (tmp_path / 'meta.txt').write_text(text)
+    opt = options_of(kind, lq, gt, meta_info_file=str(tmp_path / 'meta.txt'))
+    paths = dataset_builder(whole_pairs=True)(opt).paths
+    assert paths == basicsr.data.build_dataset(opt).paths and len(paths) == 2
+
+
+@pytest.mark.parametrize('kind', DATASETS)
+def test_lists_of_other_forms(kind, tmp_path):
+    """What BasicSR's readers take for parts of names, or for names of their own."""
+    lq, gt = write(tmp_path, ['caf\udce9.png', 'b.png'], ['caf\udce9.png', 'b.png'])
+    (tmp_path / 'meta.txt').write_bytes(b'\xef\xbb\xbfcaf\xe9.png\t(8,8,3)\r\n\r\n  b.png\t(8,8,3)\r\n \t\n')
+    opt = options_of(kind, lq, gt, meta_info_file=str(tmp_path / 'meta.txt'))
+    check_dataset('datasets.train', {**opt, 'batch_size_per_gpu': 1, 'num_worker_per_gpu': 0}, {'scale': 4})
+    paths = dataset_builder(whole_pairs=True)(opt).paths
+    names = [path['lq_path'] if isinstance(path, dict) else path for path in paths]
+    assert [os.path.basename(name) for name in names] == ['caf\udce9.png', 'b.png']
+    if kind == 'PairedImageDataset':
+        assert [os.path.basename(path['gt_path']) for path in paths] == ['caf\udce9.png', 'b.png']
+
+
+@pytest.mark.parametrize('kind', DATASETS)
+@pytest.mark.parametrize('whole_pairs', [False, True])
+@pytest.mark.parametrize('phase', ['train', 'val'])
+def test_other_files_are_no_images(kind, phase, whole_pairs, tmp_path):
+    names = ['a.png', 'b.JPG', 'Thumbs.db', 'desktop.ini', '.DS_Store', 'notes.txt']
+    lq, gt = write(tmp_path, names, names)
+    dataset = dataset_builder(whole_pairs)(options_of(kind, lq, gt, phase=phase))
+    assert sorted(path['gt_path'] if isinstance(path, dict) else path for path in dataset.paths) == [
+        f'{lq if kind == "SingleImageDataset" else gt}/{name}' for name in names[:2]]
+
+
+@pytest.mark.parametrize('kind', DATASETS)
+def test_lists_of_lmdbs(kind, tmp_path):
+    folders = []
+    for name in ('lq', 'gt'):
+        folders.append(tmp_path / f'{name}.lmdb')
+        folders[-1].mkdir()
+        (folders[-1] / 'meta_info.txt').write_text('b.png (8,8,3) 1\n\n a.png\t(8,8,3) 1\n \n')
+    opt = options_of(kind, *map(str, folders), io_backend={'type': 'lmdb'})
+    keys = [path['lq_path'] if isinstance(path, dict) else path for path in dataset_builder(True)(opt).paths]
+    assert keys == ['a', 'b'] if kind == 'PairedImageDataset' else ['b', 'a']
+    (folders[0] / 'meta_info.txt').write_text('c.png (8,8,3) 1\n')
+    if kind == 'PairedImageDataset':
+        with pytest.raises(InputError, match=r"do not hold the same keys; \['a', 'b', 'c'\] are in one only"):
+            dataset_builder(True)(opt)
 
 
 def test_prefetching_ends_and_fails():

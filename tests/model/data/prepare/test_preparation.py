@@ -337,6 +337,15 @@ def is_running(pid):
         return False
 
 
+def test_every_name_that_a_file_system_holds(photos, tmp_path):
+    """Bytes that are no text, and 255 bytes; in LMDBs too."""
+    for index, name in enumerate([b'caf\xe9.png', b'\xff' * 251 + b'.png', 'é'.encode() * 125 + b'.png', b'a\nb.png']):
+        os.rename(photos / f'p{index}.png', os.fsencode(photos) + b'/' + name)
+    prepared = run(photos, tmp_path / 'out', Settings(4, 32, 32, val=2), lmdb=True, workers=2)
+    assert prepared.done == 6 and not prepared.left_out
+    assert run(photos, tmp_path / 'out', Settings(4, 32, 32, val=2)).skipped == 6
+
+
 def test_pickled_list(tmp_path):
     images = [np.random.default_rng(seed).integers(0, 256, (40, 32, 3), np.uint8) for seed in range(3)]
     (tmp_path / 'DF-tr.pklv4').write_bytes(pickle.dumps(images, 4))

@@ -10,11 +10,16 @@ from hcflow_model.options.read import parse_option_text, read_option_text
 from hcflow_model.pipeline.stopping import TrainingStopped
 from hcflow_model.utils.errors import input_error
 from hcflow_model.utils.plugins import installed_plugins
+from hcflow_model.utils.terminal import one_line, with_output
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point. Returns the exit code: 0, 1 after an error of the input, 2 from argparse, 128 + its number after a
     signal: 130 for Ctrl-C, 143 for SIGTERM."""
+    return with_output('basicsr', lambda: _main(argv))
+
+
+def _main(argv):
     parser = _parser()
     args = parser.parse_args(argv)
     if args.version or args.command is None:
@@ -40,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _fail(message: str) -> int:
-    sys.stderr.write(f'basicsr: error: {" ".join(message.split())}\n')
+    sys.stderr.write(f'basicsr: error: {one_line(message)}\n')
     return 1
 
 

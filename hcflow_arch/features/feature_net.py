@@ -67,7 +67,8 @@ class RegisteredFeatureNet(nn.Module):
             raise InputError(f"feature_net is {opt!r}; it must be a block with a 'type'.")
         if opt['type'] not in ARCH_REGISTRY:
             raise InputError(f"feature_net.type is {opt['type']!r}, which is not registered in BasicSR's "
-                             'ARCH_REGISTRY; if it comes from another package, name its module in `plugins:`.')
+                             'ARCH_REGISTRY; if it comes from another package, name its module in `plugins:` (of an '
+                             'option file) or --plugins (of hcflow).')
         arch = opt['type']
         parameters = inspect.signature(ARCH_REGISTRY.get(arch).__init__).parameters
         names = [name for name in self.IN_CHANNEL_NAMES if name in parameters]

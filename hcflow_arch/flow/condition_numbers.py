@@ -31,7 +31,7 @@ def condition_numbers(net: torch.nn.Module) -> dict[str, float]:
         sizes.setdefault(len(weight), []).append(name)
     numbers = {}
     for names in sizes.values():
-        matrices = torch.stack([weights[name] for name in names]).double().cpu()  # small matrices are faster on a CPU
+        matrices = torch.stack([weights[name] for name in names]).cpu().double()  # small matrices are faster on a CPU
         finite = matrices.isfinite().flatten(1).all(1)
         values = torch.linalg.svdvals(matrices.where(finite[:, None, None], torch.zeros(())))
         conditions = (values[:, 0] / values[:, -1]).where(values[:, -1] > 0, torch.tensor(math.inf))

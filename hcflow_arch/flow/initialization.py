@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from hcflow_arch.errors import InputError
 
-from .layers import average_over_processes
+from .layers import average_over_processes, double
 from .squeeze import SpaceToDepth
 
 STARTS = ('paper', 'wavelet')
@@ -109,8 +109,8 @@ def _fit_gaussian(gaussian, features: torch.Tensor, target: torch.Tensor) -> Non
     y, x = pixel // w, pixel % w
     padded = F.pad(features, (1, 1, 1, 1)).permute(0, 2, 3, 1)
     columns = [padded[image, y + dy, x + dx] for dy in range(3) for dx in range(3)]
-    inputs = torch.cat([*columns, padded.new_ones(len(rows), 1)], dim=1).double()
-    outputs = target.permute(0, 2, 3, 1)[image, y, x].double()
+    inputs = double(torch.cat([*columns, padded.new_ones(len(rows), 1)], dim=1))
+    outputs = double(target.permute(0, 2, 3, 1)[image, y, x])
 
     gram = average_over_processes(inputs.T @ inputs / len(rows))
     moments = average_over_processes(inputs.T @ outputs / len(rows))

@@ -8,6 +8,8 @@ import torch.nn as nn
 
 from hcflow_arch.convs.modes import full_precision
 
+NO_FLOAT64 = ('mps',)  # types of devices
+
 
 class FlowLayer(nn.Module, abc.ABC):
     """An invertible map between data and latent.
@@ -135,7 +137,8 @@ def conv1x1(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = N
 
 def sum_log_abs_det(weights: Sequence[torch.Tensor]) -> torch.Tensor:
     """Sum of log|det| of matrices of equal size, in one batched float64 call."""
-    return torch.linalg.slogdet(torch.stack(tuple(weights)).double())[1].sum()
+    matrices = torch.stack(tuple(weights))
+    return _back(torch.linalg.slogdet(double(matrices))[1].sum(), matrices)
 
 
 def invert(weights: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -144,4 +147,15 @@ def invert(weights: Sequence[torch.Tensor]) -> torch.Tensor:
     Unlike `torch.linalg.inv`, this does not check for singular matrices, which would synchronize with a GPU. Their
     inverse is not finite.
     """
-    return torch.linalg.inv_ex(torch.stack(tuple(weights)).double()).inverse
+    matrices = torch.stack(tuple(weights))
+    return _back(torch.linalg.inv_ex(double(matrices)).inverse, matrices)
+
+
+def double(x: torch.Tensor) -> torch.Tensor:
+    """x in float64; on the CPU if its device has no float64."""
+    return (x.cpu() if x.device.type in NO_FLOAT64 else x).double()
+
+
+def _back(result, matrices):
+    """What :func:`double` moved to the CPU goes back, in the type of the device."""
+    return result if result.device == matrices.device else result.to(matrices.dtype).to(matrices.device)

@@ -32,6 +32,8 @@ def _main(argv):
         parser.print_help()
         return 0
     try:
+        if getattr(args, 'plugins', None):
+            _import_plugins(args.plugins)
         return modules[args.command].run(args) or 0
     except KeyboardInterrupt:
         sys.stderr.write('hcflow: stopped; files that were finished are whole, and the same command makes the others\n')
@@ -42,6 +44,14 @@ def _main(argv):
             raise
         sys.stderr.write(f'hcflow: error: {one_line(message)}\n')
         return 1
+
+
+def _import_plugins(names):
+    """A checkpoint's or experiment's own list is imported only if the user names its file."""
+    from hcflow_model.options.read import read_option_file
+    from hcflow_model.utils.plugins import load_plugins
+    for name in names:
+        load_plugins(read_option_file(name).get('plugins') if name.endswith(('.yml', '.yaml')) else [name])
 
 
 def _parser() -> tuple[argparse.ArgumentParser, dict]:

@@ -28,11 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser, formats: bool = True) -> None
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """Which of a checkpoint's weights, and where they run; also of `hcflow explore`."""
     add_param_key(parser)
-    parser.add_argument('--device', metavar='NAME', help='cpu, cuda, cuda:1 (default: cuda where there is one)')
+    parser.add_argument('--device', metavar='NAME', default='auto',
+                        help='auto (cuda if there is a GPU, else cpu), cpu, cuda, cuda:1 or mps (default: auto)')
 
 
 def add_param_key(parser: argparse.ArgumentParser) -> None:
-    """--param_key, which means the same in all commands."""
+    """--param_key and --plugins, of all commands that read a checkpoint."""
     parser.add_argument('--param_key', choices=['params_ema', 'params'], default='params_ema',
                         help='weights of the checkpoint: averaged (EMA), or the last of training (default: params_ema, '
                         'where there is none params)')
+    parser.add_argument('--plugins', nargs='+', default=[], metavar='MODULE',
+                        help='modules to import first, whose architecture is the feature net of the checkpoint; an '
+                        'option file (.yml) stands for the plugins that it lists. They run: name only what you trust')

@@ -13,6 +13,7 @@ from hcflow_arch import InputError
 from hcflow_model.images.files import IMAGE_ENDINGS, WRITABLE, find_images
 from hcflow_model.utils.files import WriteError, check_folder, file_name, printable
 from hcflow_model.utils.memory import enough_memory
+from hcflow_model.utils.terminal import one_line
 
 
 class Job(NamedTuple):
@@ -152,6 +153,6 @@ def run_jobs(jobs: list[Job], process: Callable[[Job, Callable[[float], None]], 
     sys.stdout.write(f'{done} done' + (f', {skipped} there already (--overwrite makes them again)' if skipped else '')
                      + (f', {len(failures)} failed:' if failures else '') + '\n')
     for path, message in failures:
-        line = message if str(path) in message else f'{path}: {message}'
-        sys.stderr.write(f'{" ".join(printable(line).split())}\n')
+        line = one_line(message if str(path) in message else f'{path}: {message}')
+        sys.stderr.write(f'{line}\n')
     return 1 if failures else 0

@@ -22,8 +22,8 @@ from hcflow_model.images.files import read_image, write_image
 from hcflow_model.inference.draw import Sample, Sampler, check_seed, noise_of, samples_of
 from hcflow_model.inference.tile_size import SHARE, free_memory, memory_needed
 from hcflow_model.inference.tiling import Tile
-from hcflow_model.inference.upscaler import find_device
 from hcflow_model.metrics.hcflow_metric import calculate_diversity, calculate_lr_psnr
+from hcflow_model.utils.devices import find_device
 from hcflow_model.utils.files import check_folder, file_hash, file_name, write_bytes
 from hcflow_model.utils.memory import keep_freed_memory
 from hcflow_model.utils.tables import BICUBIC, aligned, json_safe, number, temperature_label

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from hcflow_arch import HCFlowNet, InputError
 from hcflow_arch.checks import fit_to_scale
+from hcflow_arch.flow.layers import double
 from hcflow_model.images.bicubic import bicubic_guide, round8
 from hcflow_model.losses.hcflow_loss import NLLLoss
 
@@ -69,7 +70,7 @@ def latent_statistics(latents: Sequence[torch.Tensor]) -> list[LatentStatistics]
     """Statistics of each level's latents (1, C, h, w), finest level first, which is level 1."""
     statistics = []
     for level, latent in enumerate(latents, 1):
-        z = latent.double()
+        z = double(latent)
         deviations = z - z.mean()
         variance = deviations.square().mean()
         kurtosis = deviations.pow(4).mean() / variance.square() - 3

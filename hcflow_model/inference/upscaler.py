@@ -12,6 +12,7 @@ from hcflow_arch import HCFlowCode, HCFlowNet, InputError
 from hcflow_arch.checks import check_temperature
 from hcflow_model.checkpoints.pretrained import load_pretrained, save_pretrained
 from hcflow_model.images.arrays import check_array, planes, reflected, spread_colours, to_array, to_tensor
+from hcflow_model.utils.devices import find_device
 
 from .draw import Sample, Sampler, check_seed
 from .tile_size import free_memory, in_tiles_that_fit
@@ -30,7 +31,8 @@ class HCFlowImages:
     Args:
         weights (str | Path | HCFlowNet): A checkpoint (.pth or .safetensors), ours or a released one, the folder of an
             experiment, or a network, of which a copy is used.
-        device (str | torch.device): Default: CUDA where there is one, else the CPU.
+        device (str | torch.device): 'cpu', 'cuda', 'cuda:1', 'mps', or 'auto': CUDA if there is a GPU, else the CPU.
+            Default: 'auto'.
         tile (int): Largest side of tiles in LR pixels, from 16. Default: None, the whole image at once where it fits
             into memory, else tiles.
         overlap (int): Margin of tiles in LR pixels. Default: 16.
@@ -42,7 +44,7 @@ class HCFlowImages:
 
     task: str
 
-    def __init__(self, weights: str | os.PathLike | HCFlowNet, device: str | torch.device | None = None,
+    def __init__(self, weights: str | os.PathLike | HCFlowNet, device: str | torch.device | None = 'auto',
                  tile: int | None = None, overlap: int = DEFAULT_OVERLAP, param_key: str = 'params_ema'):
         check_tile('tile', tile)
         if isinstance(overlap, bool) or not isinstance(overlap, int) or overlap < 0:
@@ -283,25 +285,3 @@ class HCFlowRescaler(HCFlowImages):
         height, width = size or whole
         temperature = self.net.temperature if temperature is None else temperature
         return self._draw(lr, 1, temperature, seed)[0][:height, :width]
-
-
-def find_device(device: str | torch.device | None = None) -> torch.device:
-    """The device of that name, after trying it; None: CUDA where there is one, else the CPU.
-
-    Raises:
-        InputError: There is no such device here.
-    """
-    cuda = torch.cuda.is_available()
-    try:
-        device = torch.device(device or ('cuda' if cuda else 'cpu'))
-    except RuntimeError as error:
-        raise InputError(f'device is {device!r}; give cpu, cuda or cuda:1, for example.') from error
-    if device.type == 'cuda' and not cuda:
-        raise InputError(f'device is {str(device)!r}, but PyTorch sees no GPU here; take cpu.')
-    try:
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, NotImplementedError, AssertionError) as error:  # cuda:7 of one GPU, what is not built in
-        reason = str(error).strip().split('\n')[0]
-        raise InputError(f'device is {str(device)!r}, which cannot be used here ({reason}); give cpu, cuda or cuda:1, '
-                         'for example.') from error
-    return device

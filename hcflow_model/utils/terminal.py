@@ -13,8 +13,13 @@ def one_line(text: str) -> str:
     """A message in one line, whose control characters (of file names, or of what files hold) are written out."""
     text = ' '.join(text.split())
     text = text if len(text) <= MAX_LENGTH else f'{text[:MAX_LENGTH]} ...'
-    return ''.join(char if char.isprintable() else char.encode('unicode_escape', 'surrogatepass').decode('ascii')
-                   for char in text)
+    return ''.join(char if char.isprintable() else _escape(char) for char in text)
+
+
+def _escape(char):
+    if 0xdc80 <= ord(char) <= 0xdcff:  # how Python keeps a byte of a name that is no UTF-8
+        return f'\\x{ord(char) - 0xdc00:x}'
+    return char.encode('unicode_escape').decode('ascii')
 
 
 def with_output(name: str, run: Callable[[], int]) -> int:

@@ -81,5 +81,5 @@ def test_names_that_a_terminal_lacks(name, tmp_path):
 
 def test_one_line():
     assert one_line('a\n  b\tc') == 'a b c'
-    assert one_line('\x1b[2J \u202e \udce9 \u00e4') == '\\x1b[2J \\u202e \\udce9 \u00e4'
+    assert one_line('\x1b[2J \u202e \udce9 \u00e4') == '\\x1b[2J \\u202e \\xe9 \u00e4'
     assert len(one_line('x' * 10_000)) < 2000

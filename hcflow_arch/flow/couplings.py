@@ -22,7 +22,7 @@ def find_coupling(name: str) -> type:
     """The registered coupling of that name, or InputError."""
     if not isinstance(name, str) or name not in COUPLINGS:
         raise InputError(f'network_g.coupling is {name!r}; allowed are {sorted(COUPLINGS)}. If it comes from another '
-                         'package, name its module in `plugins:`.')
+                         'package, name its module: `plugins:` in an option file, --plugins in a command.')
     return COUPLINGS[name]
 
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import hcflow_arch  # noqa: F401  isort: skip  (makes `import basicsr` work)
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -11,11 +12,10 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from helpers import REMOVED, ROOT, SMALL, check_flow_layer, demo_options
 from torch.nn.functional import interpolate
 
-from hcflow_arch import HCFlowNet
 from hcflow_arch.flow.couplings import COUPLINGS
 from hcflow_arch.flow.subnets import FCN
 from hcflow_arch.weights.safe_load import load_file
-from hcflow_model import HCFlowModel
+from hcflow_model import HCFlowModel, HCFlowUpscaler
 
 SECTIONS = dict(re.findall(
     r'^## (.*?)\n(.*?)(?=^## |\Z)', (ROOT / 'docs' / 'extending.md').read_text(encoding='utf-8'), re.M | re.S))
@@ -57,11 +57,11 @@ def test_every_section_is_tested():
 @pytest.mark.slow
 def test_coupling(example):
     example('A coupling')
-    content = load_file('experiments/example/models/net_g_2.pth')
-    assert content['network_g']['coupling'] == 'TanhCoupling'
-    HCFlowNet(**{key: value for key, value in content['network_g'].items() if key != 'type'}).load_state_dict(
-        content['params'])
-    check_flow_layer(COUPLINGS['TanhCoupling'](FCN(2, 4, 5), 2), (4, 3, 2))
+    cls = COUPLINGS['TanhCoupling']
+    check_flow_layer(cls(FCN(2, 4, 5), 2), (4, 3, 2))
+    upscaler = HCFlowUpscaler('experiments/example')
+    assert any(isinstance(module, cls) for module in upscaler.net.modules())
+    assert upscaler(np.zeros((4, 5, 3), np.uint8)).shape == (16, 20, 3)
 
 
 @pytest.mark.slow

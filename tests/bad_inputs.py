@@ -200,6 +200,8 @@ IMAGES = [
 
 CHECKPOINTS = [
     ('checkpoint missing', {'path.pretrain_network_g': 'none.pth'}, 'none.pth does not exist'),
+    ('checkpoint of a network missing', {**PLAIN, 'network_g': {'type': 'BasicVSR', 'spynet_path': 'none.pth'}},
+     "'network_g.spynet_path': Checkpoint none.pth does not exist"),
     ('checkpoint is a folder', {'path.pretrain_network_g': 'gt'}, 'checkpoint gt is a folder; name a file, such as'),
     ('checkpoint empty', {'path.pretrain_network_g': 'a.pth'}, 'Checkpoint a.pth cannot be read', [],
      write('a.pth', '')),

@@ -6,6 +6,7 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
 from hcflow_arch import InputError
+from hcflow_arch.weights.safe_load import load_file
 from hcflow_model.utils.registries import is_known, is_registered
 
 from . import schema as option_schema
@@ -20,6 +21,7 @@ from .rules import (
     check_value,
     check_values,
     did_you_mean,
+    named,
     options_of,
     require,
 )
@@ -131,8 +133,18 @@ def check_options(opt: dict) -> None:
         check_values(f'val.metrics.{name}', metric, option_schema.METRIC)
 
 
+def _check_files_of_network(name, block):
+    """Arguments such as BasicVSR's spynet_path name checkpoints, which BasicSR's networks load while they are built."""
+    for key, path in block.items():
+        if key.endswith('_path') and isinstance(path, str) and is_known(block['type'], ARCH_REGISTRY):
+            with named(f'{name}.{key}'):
+                load_file(path)
+
+
 def check_checkpoints_exist(opt: dict) -> None:
     """Refuse names of checkpoints that are not there, before the folders of an earlier run are archived."""
+    for name in ('network_g', 'network_d'):
+        _check_files_of_network(name, opt.get(name) or {})
     if opt.get('auto_resume') or opt['path'].get('resume_state'):
         if opt['is_train'] and not opt['auto_resume']:
             _check_networks_of_state(opt)

@@ -1,6 +1,5 @@
 """Datasets of an option file are looked at before training: folders, LMDBs, sizes of pairs and patches."""
 import os
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from hcflow_model.images.png import png_size
 from hcflow_model.utils.registries import is_known
 
 from . import schema as option_schema
-from .rules import check_block, check_type, require
+from .rules import check_block, check_type, named, require
 
 FLAT_DATASETS = ('PairedImageDataset', 'SingleImageDataset', 'HROnlyDataset')  # they do not look into subfolders
 ROOTS_OF = {'PairedImageDataset': ('dataroot_gt', 'dataroot_lq'), 'SingleImageDataset': ('dataroot_lq',),
@@ -86,7 +85,7 @@ def read_lmdb_meta(name: str, root: str) -> dict[str, tuple[int, int]]:
             raise InputError(f"'{name}': {root} is not an LMDB as BasicSR makes it: {file} is missing.")
     if not root.endswith('.lmdb'):
         raise InputError(f"'{name}': {root} must end with .lmdb, or BasicSR does not take it as an LMDB.")
-    with _named(name):
+    with named(name):
         sizes = images_in_lmdb(root)
     if not sizes:
         raise InputError(f"'{name}': no images found in {root} (meta_info.txt lists none).")
@@ -100,15 +99,6 @@ def read_lmdb_meta(name: str, root: str) -> dict[str, tuple[int, int]]:
                 raise InputError(f"'{name}': image {key} of {root} is {found[0]}x{found[1]}; its meta_info.txt says "
                                  f'{size[0]}x{size[1]}. Make it again.')
     return sizes
-
-
-@contextmanager
-def _named(name):
-    """Errors begin with the option that led to them."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"'{name}': {error}") from error
 
 
 def _check_backend(name, block, foreign):
@@ -157,7 +147,7 @@ def _check_meta_info_file(name, dataset, file, backend):
     flat = dataset['type'] in FLAT_DATASETS
     if backend == 'lmdb' and flat:
         return None  # it is not read
-    with _named(name):
+    with named(name):
         names = images_in_file(file) if flat else words_in_file(file)
     if not names:
         raise InputError(f"'{name}': {file} lists no images.")

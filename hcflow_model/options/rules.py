@@ -1,7 +1,8 @@
 """How a block of options is held against what is allowed: unknown keys, wrong types, values that are too small."""
 import difflib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from basicsr.utils.registry import METRIC_REGISTRY
 
@@ -92,6 +93,15 @@ def check_value(name: str, value: object, option: Option) -> None:
     if option.choices and value not in option.choices:
         raise InputError(f"'{name}' is {value!r}; allowed are {', '.join(map(str, option.choices))} and ~ "
                          f'({option.meaning}).')
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Errors of the input begin with the option that led to them."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"'{name}': {error}") from error
 
 
 def check_registered(name: str, value: object, registry) -> None:

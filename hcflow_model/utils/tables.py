@@ -18,8 +18,8 @@ def aligned(lines: list[list[str]], num_texts: int = 1) -> str:
     """A table of cells with a line below its head; the first `num_texts` columns are text, the others numbers."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = ['  '.join(cell.ljust(width) if i < num_texts else cell.rjust(width)
-                      for i, (cell, width) in enumerate(zip(line, widths, strict=True))) for line in lines]
-    return '\n'.join([text[0], '-' * len(text[0]), *text[1:]])
+                      for i, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip() for line in lines]
+    return '\n'.join([text[0], '-' * max(map(len, text)), *text[1:]])
 
 
 def number(value: float) -> str:

@@ -10,12 +10,12 @@ from hcflow_model.options.read import parse_option_text, read_option_text
 from hcflow_model.pipeline.stopping import TrainingStopped
 from hcflow_model.utils.errors import input_error
 from hcflow_model.utils.plugins import installed_plugins
-from hcflow_model.utils.terminal import one_line, with_output
+from hcflow_model.utils.terminal import one_line, say, with_output
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point. Returns the exit code: 0, 1 after an error of the input, 2 from argparse, 128 + its number after a
-    signal: 130 for Ctrl-C, 143 for SIGTERM."""
+    signal that stops training: 130 for Ctrl-C, 143 for SIGTERM and so on."""
     return with_output('basicsr', lambda: _main(argv))
 
 
@@ -31,27 +31,23 @@ def _main(argv):
         from hcflow_model.pipeline.run import run  # here: --help and wrong arguments do not wait for it
         run(args, opt, text)
     except TrainingStopped as stop:
-        _say(stop.message)
+        _say_once(stop.message)
         return stop.code
     except KeyboardInterrupt:
-        _say('stopped by Ctrl-C')
+        _say_once('stopped by Ctrl-C')
         return 128 + signal.SIGINT
-    except Exception as error:
+    except Exception as error:  # a bug is raised again
         message = input_error(error)
         if message is None:
             raise
-        return _fail(message)
+        say(f'basicsr: error: {one_line(message)}')
+        return 1
     return 0
 
 
-def _fail(message: str) -> int:
-    sys.stderr.write(f'basicsr: error: {one_line(message)}\n')
-    return 1
-
-
-def _say(message: str) -> None:
+def _say_once(text):
     if os.environ.get('RANK', '0') == '0':  # of many processes one speaks
-        sys.stderr.write(f'basicsr: {message}\n')
+        say(f'basicsr: {text}')
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         'Works in the current folder: experiments/, results/ and tb_logger/ are made in it.',
         epilog='example: basicsr train -opt options/train_HCFlow_x4.yml --auto_resume')
     parser.add_argument('--version', action='store_true', help='versions of basicsr, its plugins and torch')
+    _add_local_rank(parser)
     commands = parser.add_subparsers(dest='command', metavar='{train,test}')
     for name, what in (('train', 'Train the networks of an option file.'), ('test', 'Test a trained network.')):
         command = commands.add_parser(name, help=what, description=what)
@@ -67,10 +64,16 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='job launcher')
         command.add_argument('--auto_resume', action='store_true', help='go on from the newest training state, if any')
         command.add_argument('--debug', action='store_true', help='validate and save every 8 iterations')
-        command.add_argument('--local_rank', type=int, default=0, help='set by launchers')
+        _add_local_rank(command)
         command.add_argument('--force_yml', nargs='+', metavar='KEY:KEY=VALUE',
                              help='change options of the file, such as train:ema_decay=0.999')
     return parser
+
+
+def _add_local_rank(parser):
+    """torch.distributed.launch hands it over before everything else. Processes take their places from the environment.
+    """
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def versions() -> str:

@@ -1,11 +1,15 @@
 """How BasicSR's pipelines build datasets: errors name files, and a pair without one half does not stop a validation."""
+import math
 import os
+import queue
+import threading
 from collections.abc import Callable
 
 import basicsr.data
 from basicsr.data import data_util, paired_image_dataset, prefetch_dataloader, single_image_dataset
+from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.registry import DATASET_REGISTRY
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from hcflow_arch import InputError
 from hcflow_model.data.errors import NamedErrors, is_over_data
@@ -65,8 +69,31 @@ def _build(dataset_opt):
     return dataset
 
 
+def build_dataloader(dataset: Dataset, dataset_opt: dict, **kwargs) -> DataLoader:
+    """BasicSR's `build_dataloader`, which leaves an epoch without a batch: training would end at once, untrained.
+
+    Raises:
+        InputError: A process has fewer images in an epoch than a batch needs.
+    """
+    loader = basicsr.data.build_dataloader(dataset, dataset_opt, **kwargs)
+    if dataset_opt['phase'] == 'train' and len(loader) == 0:
+        ratio, processes = dataset_opt.get('dataset_enlarge_ratio', 1), get_dist_info()[1]
+        shared = f' and shared among {processes} processes' if processes > 1 else ''
+        raise InputError(
+            f"'datasets.train': {len(dataset)} images, repeated by dataset_enlarge_ratio {ratio}{shared}, are "
+            f'{len(loader.sampler)} images in an epoch, fewer than a batch of {loader.batch_size}: nothing would be '
+            f'trained. Set dataset_enlarge_ratio to {math.ceil(loader.batch_size * processes / len(dataset))} or more, '
+            'or take a smaller batch_size_per_gpu.')
+    return loader
+
+
 class PrefetchGenerator(prefetch_dataloader.PrefetchGenerator):
-    """BasicSR's (data/prefetch_dataloader.py) waits for ever once reading has failed in its thread."""
+    """BasicSR's (data/prefetch_dataloader.py), whose thread starts when the first item is asked for, and whose errors
+    are raised there: BasicSR makes two of a loader and uses the second, and waits for ever where a thread has ended."""
+
+    def __init__(self, generator, num_prefetch_queue):
+        threading.Thread.__init__(self, daemon=True)
+        self.queue, self.generator = queue.Queue(num_prefetch_queue), generator
 
     def run(self):
         try:
@@ -77,6 +104,8 @@ class PrefetchGenerator(prefetch_dataloader.PrefetchGenerator):
             self.queue.put(error)
 
     def __next__(self):
+        if self.ident is None:
+            self.start()
         item = super().__next__()
         if isinstance(item, Exception):
             raise item

@@ -5,6 +5,7 @@ puts them in place for the time of a command. Each names the upstream issue or t
 deleted when BasicSR releases the fix.
 """
 import functools
+import logging
 import os
 import pickle
 import random
@@ -13,6 +14,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+import basicsr.utils
 import numpy as np
 import torch
 from basicsr.utils import FileClient, dist_util
@@ -21,6 +23,8 @@ from hcflow_arch import HCFlowNet, InputError
 from hcflow_arch.weights.safe_load import unsafe_checkpoint
 from hcflow_model.checkpoints import files as checkpoints
 from hcflow_model.data.lmdb import LmdbBackend
+
+from .stopping import SIGNALS
 
 LAUNCHED_WITH = {'pytorch': ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
                  'slurm': ('SLURM_NODELIST', 'SLURM_NTASKS', 'SLURM_PROCID')}
@@ -52,12 +56,21 @@ def worker_init_fn(worker_id: int, num_workers: int, rank: int, seed: int) -> No
     its crops and flips. PyTorch's seed differs in every epoch and worker.
     """
     FileClient._backends = backends()  # a worker that was not forked has BasicSR's own
-    for signum in (signal.SIGTERM, signal.SIGINT):
+    for signum in SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
     words = np.random.SeedSequence([torch.initial_seed(), rank, seed]).generate_state(4, np.uint64)
     random.seed(int(words[0]))
     np.random.seed(words[1:3].view(np.uint32))
     torch.manual_seed(int(words[3]))
+
+
+def get_root_logger(*args, **kwargs) -> logging.Logger:
+    """BasicSR's `get_root_logger` (utils/logger.py), whose file takes every text, also where the locale is ASCII."""
+    logger = basicsr.utils.get_root_logger(*args, **kwargs)
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.stream.reconfigure(encoding='utf-8')
+    return logger
 
 
 def backends() -> dict[str, type]:
@@ -81,7 +94,7 @@ def name_checkpoint(load_network: Callable) -> Callable:
         except KeyError as error:
             raise InputError(f'Checkpoint {load_path} has no {error}. Set path.param_key_g (or _d) to the key of its '
                              'weights, or to ~ if the file holds nothing but weights.') from error
-        except Exception as error:  # whatever a file that does not fit makes PyTorch raise
+        except (RuntimeError, TypeError, AttributeError, EOFError, OSError) as error:  # of PyTorch
             reason = f'{type(error).__name__}: {error}'[:300]
             raise InputError(f'Checkpoint {load_path} does not fit {type(net).__name__} ({reason}).') from error
     return load

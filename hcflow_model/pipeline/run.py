@@ -19,10 +19,11 @@ from hcflow_model.checkpoints.training_state import restore
 from hcflow_model.options.check import check_checkpoints_exist, check_options, check_structure
 from hcflow_model.utils.distributed import settle
 from hcflow_model.utils.plugins import load_plugins
+from hcflow_model.utils.terminal import OptionalStream
 
-from .datasets import PrefetchGenerator, dataset_builder
+from .datasets import PrefetchGenerator, build_dataloader, dataset_builder
 from .parsing import complete_options, options_parser
-from .repairs import backends, name_checkpoint, replaced, worker_init_fn
+from .repairs import backends, get_root_logger, name_checkpoint, replaced, worker_init_fn
 from .resume_state import build_model, load_resume_state
 from .run_folders import RunFolders, check_not_in_archive
 from .sampler import EpochSampler
@@ -59,11 +60,16 @@ def run(args: argparse.Namespace, opt: dict, text: str) -> None:
         multiprocessing.set_forkserver_preload([worker_init_fn.__module__])
     with ExitStack() as stack:
         stack.callback(settle)
+        stack.callback(OptionalStream(sys.stdout).flush)
         stack.callback(_end_training)
         stack.enter_context(weights_only())
         stack.enter_context(replaced([
+            (sys, 'stdout', OptionalStream(sys.stdout)),
+            (sys, 'stderr', OptionalStream(sys.stderr)),
             (basicsr.train, 'parse_options', parse_options),
             (basicsr.test, 'parse_options', parse_options),
+            (basicsr.train, 'get_root_logger', get_root_logger),
+            (basicsr.test, 'get_root_logger', get_root_logger),
             (basicsr.train, 'load_resume_state', load_resume_state),
             (basicsr.train, 'build_model', build_model),
             (BaseModel, 'resume_training', restore),
@@ -72,6 +78,7 @@ def run(args: argparse.Namespace, opt: dict, text: str) -> None:
             (basicsr.train, 'copy_opt_file', folders.copy_option_file),
             (basicsr.train, 'build_dataset', build_dataset),
             (basicsr.test, 'build_dataset', build_dataset),
+            (basicsr.train, 'build_dataloader', build_dataloader),
             (basicsr.train, 'EnlargedSampler', EpochSampler),
             (basicsr.data, 'worker_init_fn', worker_init_fn),
             (basicsr.data.prefetch_dataloader, 'PrefetchGenerator', PrefetchGenerator),

@@ -1,10 +1,12 @@
-"""SIGTERM and Ctrl-C: training finishes its iteration, saves and ends; a second signal ends it at once."""
+"""Signals that ask to stop: training finishes its iteration and saves; a second SIGTERM or Ctrl-C ends it at once."""
 import os
 import signal
 import time
 from contextlib import contextmanager
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+URGENT = (signal.SIGTERM, signal.SIGINT)
+# also: the terminal is gone; Slurm's and others' word that time runs out. Not every system has these
+SIGNALS = (*URGENT, *(getattr(signal, name) for name in ('SIGHUP', 'SIGUSR1', 'SIGUSR2') if hasattr(signal, name)))
 SAME = 1.  # seconds: launchers and terminals both pass a signal on, and what comes twice so soon is the same one
 
 
@@ -12,7 +14,7 @@ class TrainingStopped(SystemExit):
     """Training was asked to stop, and has saved. Ends the process with the shell's code for the signal.
 
     Args:
-        signum (int): SIGTERM (code 143) or SIGINT (code 130).
+        signum (int): SIGTERM (code 143), SIGINT (code 130) and so on.
         message (str): One line for the user.
     """
 
@@ -36,8 +38,11 @@ def requested() -> int | None:
 
 @contextmanager
 def signals_stop_training():
-    """Within it SIGTERM and SIGINT only ask to stop; the model obeys after its iteration. For the main thread."""
-    before = {signum: signal.signal(signum, _take) for signum in SIGNALS}
+    """Within it SIGNALS only ask to stop; the model obeys after its iteration. For the main thread.
+
+    What the process ignores stays so, such as SIGHUP under nohup.
+    """
+    before = {signum: signal.signal(signum, _take) for signum in SIGNALS if signal.getsignal(signum) != signal.SIG_IGN}
     _Wish.signum = None
     try:
         yield
@@ -60,7 +65,7 @@ def at_once():
 
 
 def _take(signum, frame):
-    if _Wish.signum is not None and time.monotonic() - _Wish.time > SAME:
+    if _Wish.signum is not None and signum in URGENT and time.monotonic() - _Wish.time > SAME:
         os._exit(128 + signum)
     if _Wish.signum is None:
         _Wish.signum, _Wish.time = signum, time.monotonic()

@@ -7,6 +7,8 @@ import torch.distributed as dist
 
 from hcflow_arch import InputError
 
+from .errors import LostProcessError
+
 SETTLING = 0.1  # seconds, of which the thread needs microseconds
 
 
@@ -33,14 +35,14 @@ def together(opt: dict, function: Callable, *args: object) -> list:
 
     Raises:
         InputError: One rank raised it: all raise it.
-        RuntimeError: Another rank raised something else; that rank raises it itself.
+        LostProcessError: Another rank raised something else; that rank raises it itself.
     """
     if not opt['dist']:
         return [function(*args)]
     result = own_error = None
     try:
         result = function(*args)
-    except Exception as error:
+    except Exception as error:  # whatever it is: the others are told of it before it is raised
         own_error = error
     outcomes = [None] * dist.get_world_size()
     dist.all_gather_object(outcomes, (result, isinstance(own_error, InputError), own_error and repr(own_error),
@@ -51,7 +53,7 @@ def together(opt: dict, function: Callable, *args: object) -> list:
         if over_input:
             raise InputError(message)
         if name is not None:
-            raise RuntimeError(f'Rank {rank} failed: {name}')
+            raise LostProcessError(f'Rank {rank} failed: {name}')
     return [outcome[0] for outcome in outcomes]
 
 

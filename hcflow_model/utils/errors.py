@@ -1,12 +1,18 @@
 """Errors of the input, which the commands tell in one line, and bugs, which keep their traceback."""
 import errno
 import linecache
+import re
 import traceback
 
 from hcflow_arch.errors import InputError
 
 NO_ACCESS = (errno.EACCES, errno.EPERM)
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # also where the system names no file
+LOST = re.compile('(gloo|nccl|store).*(closed by|reset by|broken pipe|timed? ?out|remote (process|peer))', re.I | re.S)
+
+
+class LostProcessError(RuntimeError):
+    """Another process of a distributed run has failed, and says itself why."""
 
 
 def input_error(error: Exception) -> str | None:
@@ -17,6 +23,9 @@ def input_error(error: Exception) -> str | None:
     if text.startswith('DataLoader worker (pid'):  # the system killed it
         return (f'Loading data failed: {text.splitlines()[0]} Memory may be short; take fewer workers '
                 '(num_worker_per_gpu).')
+    if isinstance(error, LostProcessError) or (isinstance(error, RuntimeError) and LOST.search(text)):
+        return ('Another process of this run has ended or does not answer, so this one ends, too; the output of that '
+                'one says why. What was saved before is whole.')
     if isinstance(error, OSError):
         return _file_error(error)
     return f'{type(error).__name__}: {error_text(error)}' if said_by(error, 'basicsr') else None

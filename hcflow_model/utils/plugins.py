@@ -2,6 +2,7 @@
 import importlib
 import os
 import sys
+import traceback
 from importlib import metadata
 
 from hcflow_arch.errors import InputError
@@ -21,7 +22,7 @@ def load_plugins(modules: object) -> None:
         modules (list[str]): Full names of modules. None or empty: the installed plugins alone.
 
     Raises:
-        InputError: `modules` is no such list, or one of them cannot be imported.
+        InputError: `modules` is no such list, or one of them cannot be imported. What else it raises is its bug.
     """
     modules = modules or []
     if not isinstance(modules, list) or not all(_is_module_name(module) for module in modules):
@@ -30,15 +31,16 @@ def load_plugins(modules: object) -> None:
         try:
             plugin.load()
         except Exception as error:  # somebody else's package must not keep others from running
+            if not isinstance(error, ImportError):
+                traceback.print_exc()
             sys.stderr.write(f'basicsr: plugin {plugin.name} cannot be imported and is left out: {error!r}\n')
     if modules and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # modules beside the option file, as for `python -m`
     for module in modules:
         try:
             importlib.import_module(module)
-        except Exception as error:
-            reason = error if isinstance(error, ImportError) else f'{type(error).__name__}: {error}'
-            raise InputError(f"plugins: '{module}' cannot be imported ({reason}). Install or mend its package, or "
+        except ImportError as error:
+            raise InputError(f"plugins: '{module}' cannot be imported ({error}). Install or mend its package, or "
                              'remove it from the list.') from error
 
 

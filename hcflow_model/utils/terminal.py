@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from typing import TextIO
 
 MAX_LENGTH = 1500  # characters of an error: what a broken file holds may be of any length
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells know it
@@ -52,12 +53,49 @@ def with_output(name: str, run: Callable[[], int]) -> int:
     except OSError as error:
         if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT):
             raise  # of a file
-        code, message = 1, f'{name}: error: The standard output cannot be written: {error.strerror}.\n'
-    with contextlib.suppress(OSError, ValueError):  # what is left would fail once more when Python ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code, message = 1, f'{name}: error: The standard output cannot be written: {error.strerror}.'
+    _discard(sys.stdout)
     if message is not None:
-        sys.stderr.write(message)
+        say(message)
     return code
+
+
+def say(line: str) -> None:
+    """Write a line to the error output, if that can be written."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f'{line}\n')
+        sys.stderr.flush()
+
+
+class OptionalStream:
+    """A stream whose text may be lost: of work that leaves its results in files. What cannot be written is dropped."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, text):
+        try:
+            return self._stream.write(text)
+        except OSError:
+            _discard(self._stream)
+            return len(text)
+
+    def flush(self):
+        try:
+            self._stream.flush()
+        except OSError:
+            _discard(self._stream)
+
+
+def _discard(stream):
+    """Send what is left in a stream's buffer, and what comes, nowhere: it would fail once more when Python ends."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: it has no file
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 def _open_closed_streams():

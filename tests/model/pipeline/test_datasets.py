@@ -1,16 +1,21 @@
 """Folders of pairs: BasicSR's own pairs where all have partners, and those without partners where it refuses."""
+import math
 import os
 
 import basicsr.data
 import pytest
-from basicsr.data import paired_image_dataset
+import torch
+from basicsr.data import paired_image_dataset, prefetch_dataloader
+from basicsr.data.data_sampler import EnlargedSampler
 from basicsr.data.data_util import paired_paths_from_folder
+from basicsr.data.prefetch_dataloader import CPUPrefetcher
 
 from hcflow_arch import InputError
 from hcflow_model.data.errors import NamedErrors
 from hcflow_model.data.pairs import paired_paths
 from hcflow_model.options.check_datasets import check_dataset
-from hcflow_model.pipeline.datasets import PrefetchGenerator, dataset_builder
+from hcflow_model.pipeline.datasets import PrefetchGenerator, build_dataloader, dataset_builder
+from hcflow_model.pipeline.repairs import replaced
 
 
 def write(root, lq_names, gt_names):
@@ -131,3 +136,66 @@ def test_prefetching_ends_and_fails():
     with pytest.raises(InputError, match='image a'):
         next(generator)
     assert list(PrefetchGenerator(iter([1, 2]), 2)) == [1, 2]
+
+
+class Counted:
+    """An iterator over 0, 1, ... that knows how often it was asked."""
+    def __init__(self):
+        self.asked = 0
+
+    def __next__(self):
+        self.asked += 1
+        return self.asked - 1
+
+    def __iter__(self):
+        return self
+
+
+def test_only_the_generator_that_is_used_reads():
+    """BasicSR's prefetchers make two of one loader; with persistent workers both would read from one iterator."""
+    class Loader(list):
+        def __iter__(self):
+            self.append(Counted())
+            return PrefetchGenerator(self[-1], 1)
+
+    loader = Loader()
+    prefetcher = CPUPrefetcher(loader)
+    prefetcher.reset()
+    assert [prefetcher.next() for _ in range(3)] == [0, 1, 2]
+    unused, used = list.__iter__(loader)
+    assert unused.asked == 0 and used.asked >= 3
+
+
+def test_persistent_workers_with_prefetching():
+    opt = {'phase': 'train', 'batch_size_per_gpu': 2, 'num_worker_per_gpu': 2, 'prefetch_mode': 'cpu',
+           'num_prefetch_queue': 1, 'persistent_workers': True, 'pin_memory': torch.cuda.is_available()}
+    with replaced([(prefetch_dataloader, 'PrefetchGenerator', PrefetchGenerator)]):
+        loader = build_dataloader(torch.utils.data.TensorDataset(torch.arange(8)), opt, seed=0, num_gpu=0)
+        prefetcher = CPUPrefetcher(loader)
+        for _ in range(3):
+            prefetcher.reset()
+            batches = list(iter(prefetcher.next, None))
+            assert sorted(torch.cat([batch[0] for batch in batches]).tolist()) == list(range(8))
+
+
+@pytest.mark.parametrize(('images', 'ratio', 'batch', 'world', 'enough'), [
+    (1, 4, 4, 1, 4), (1, 4, 4, 2, 8), (3, 1, 4, 1, 2), (8, 1, 4, 2, 1), (8, 1, 4, 3, 2), (5, 0.1, 1, 1, 1),
+    (5, 0.5, 3, 1, 1), (1, 1, 1, 8, 8)])
+def test_an_epoch_without_a_batch_is_refused(images, ratio, batch, world, enough, monkeypatch):
+    """On every process, however the images are shared; what is advised is enough."""
+    dataset = torch.utils.data.TensorDataset(torch.arange(images))
+
+    def build(rank, ratio):
+        opt = {'phase': 'train', 'batch_size_per_gpu': batch, 'num_worker_per_gpu': 0, 'dataset_enlarge_ratio': ratio}
+        sampler = EnlargedSampler(dataset, world, rank, ratio)
+        return build_dataloader(dataset, opt, num_gpu=0, dist=world > 1, sampler=sampler, seed=0)
+
+    monkeypatch.setattr('hcflow_model.pipeline.datasets.get_dist_info', lambda: (0, world))
+    for rank in range(world):
+        assert len(build(rank, enough)) > 0
+        if math.ceil(images * ratio / world) >= batch:
+            assert len(build(rank, ratio)) > 0
+        else:
+            with pytest.raises(InputError, match=f"'datasets.train': {images} images.* nothing would be trained. Set "
+                               f'dataset_enlarge_ratio to {enough} or more'):
+                build(rank, ratio)

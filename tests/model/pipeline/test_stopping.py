@@ -14,7 +14,7 @@ from hcflow_model.pipeline.stopping import Interrupted, TrainingStopped, at_once
 IMAGES = [{'gt': random_image(3, 16, 16), 'lq': random_image(3, 4, 4, seed=1)}]
 
 
-@pytest.mark.parametrize('signum', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('signum', stopping.SIGNALS)
 def test_first_signal_only_asks(signum):
     before = signal.getsignal(signum)
     with signals_stop_training():
@@ -38,6 +38,28 @@ def test_second_signal_ends_the_process_at_once(signum, code, monkeypatch):
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
 
 
+@pytest.mark.parametrize('signum', [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+def test_warnings_of_the_system_may_come_again(signum, monkeypatch):
+    monkeypatch.setattr(stopping, 'SAME', -1)
+    with signals_stop_training():
+        for _ in range(3):
+            os.kill(os.getpid(), signum)
+        assert requested() == signum
+
+
+@pytest.mark.parametrize('signum', stopping.SIGNALS)
+def test_ignored_signals_stay_so(signum):
+    """SIGHUP under nohup, SIGINT in the background of a script."""
+    before = signal.signal(signum, signal.SIG_IGN)
+    try:
+        with signals_stop_training():
+            os.kill(os.getpid(), signum)
+            assert requested() is None
+        assert signal.getsignal(signum) == signal.SIG_IGN
+    finally:
+        signal.signal(signum, before)
+
+
 def test_signal_ends_at_once_where_nothing_is_half_done():
     with signals_stop_training():
         with pytest.raises(Interrupted), at_once():
@@ -46,14 +68,15 @@ def test_signal_ends_at_once_where_nothing_is_half_done():
             sys.exit('not reached')
 
 
-def test_training_stops_after_the_iteration(tmp_path):
+@pytest.mark.parametrize('signum', [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_training_stops_after_the_iteration(signum, tmp_path):
     model = training_model(tmp_path, NLL_OPT)
     with signals_stop_training():
         train(model, 2)
-        os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(TrainingStopped, match='143') as caught:
+        os.kill(os.getpid(), signum)
+        with pytest.raises(TrainingStopped, match=str(128 + signum)) as caught:
             train(model, 4, first=3)
-    assert f'SIGTERM: training stopped after iteration 3, which is saved ({tmp_path}' in caught.value.message
+    assert f'{signum.name}: training stopped after iteration 3, which is saved ({tmp_path}' in caught.value.message
     assert sorted(os.listdir(tmp_path / 'training_states')) == ['3.state']
     wanted = train(model, 4, first=4)
     resumed = training_model(tmp_path, NLL_OPT, path={'pretrain_network_g': str(tmp_path / 'models' / 'net_g_3.pth')})

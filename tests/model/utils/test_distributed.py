@@ -17,6 +17,7 @@ from helpers import DATA, NLL_OPT, ROOT, SMALL, Images, cpu_options, demo_option
 from hcflow_arch import InputError
 from hcflow_model import HCFlowModel, cli
 from hcflow_model.utils.distributed import settle, together
+from hcflow_model.utils.errors import input_error
 from hcflow_model.validation.report import Report
 
 PSNR = {'type': 'calculate_psnr', 'crop_border': 0}
@@ -204,6 +205,26 @@ def test_an_error_of_one_rank_is_an_error_of_all(roots):
     first, second = (known_by(roots[1], rank)['failures'] for rank in (0, 1))
     assert first == [['InputError', 'x is 1.', [10, 11]], ['RuntimeError', "Rank 1 failed: KeyError('y')", [10, 11]]]
     assert second == [['InputError', 'x is 1.', [10, 11]], ['KeyError', "'y'", [10, 11]]]
+
+
+def survive(rank, root, end):
+    """Two processes of which the second ends without a word."""
+    dist.init_process_group('gloo', init_method=f'file://{root}/store_{end}', rank=rank, world_size=2)
+    dist.barrier()
+    if rank == 1:
+        os._exit(0)
+    calls = {'all_reduce': lambda: dist.all_reduce(torch.ones(1)), 'barrier': dist.barrier,
+             'together': lambda: together({'dist': True}, len, [])}
+    try:
+        calls[end]()
+    except RuntimeError as error:
+        (root / end).write_text(str(input_error(error)))
+
+
+@pytest.mark.parametrize('end', ['all_reduce', 'barrier', 'together'])
+def test_the_end_of_another_process_is_one_line(end, tmp_path):
+    mp.spawn(survive, (tmp_path, end), nprocs=2)
+    assert (tmp_path / end).read_text().startswith('Another process of this run has ended')
 
 
 def test_one_process_needs_no_others():

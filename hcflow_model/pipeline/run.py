@@ -4,6 +4,7 @@ import functools
 import multiprocessing
 import os
 import signal
+import sys
 from contextlib import ExitStack
 
 import basicsr.data
@@ -52,7 +53,15 @@ def run(args: argparse.Namespace, opt: dict, text: str) -> None:
     check_checkpoints_exist(opt)
     if not (opt['auto_resume'] or opt['path'].get('resume_state')):
         check_not_in_archive(opt)
-    model, folders, parse_options = MODEL_REGISTRY.get(opt['model_type']), RunFolders(text), options_parser(opt, args)
+    model, folders = MODEL_REGISTRY.get(opt['model_type']), RunFolders(text)
+    connect = options_parser(opt, args)
+
+    def parse_options(root_path, is_train=True):
+        parsed = connect(root_path, is_train)
+        if is_train and getattr(model, 'stops_when_asked', False):
+            stack.enter_context(signals_stop_training())  # other models would never look
+        return parsed
+
     check = getattr(model, 'check_validation_set', None) if is_train else None
     build_dataset = dataset_builder(whole_pairs=not getattr(model, 'skips_broken_pairs', False),
                                     check=check and functools.partial(check, opt=opt))
@@ -86,8 +95,6 @@ def run(args: argparse.Namespace, opt: dict, text: str) -> None:
             (BaseModel, 'load_network', name_checkpoint(BaseModel.load_network)),
         ]))
         stack.enter_context(folders.put_back_on_error())
-        if is_train and getattr(model, 'stops_when_asked', False):
-            stack.enter_context(signals_stop_training())  # other models would never look
         (basicsr.train.train_pipeline if is_train else basicsr.test.test_pipeline)(os.getcwd())
 
 

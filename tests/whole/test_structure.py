@@ -92,7 +92,7 @@ def assignments(path):
         if isinstance(node, (ast.Attribute, ast.Subscript)) and isinstance(node.ctx, (ast.Store, ast.Del)):
             found = is_theirs(node.value) or ast.unparse(node) == 'sys.argv'
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in ('setattr', 'delattr'):
-            found = is_theirs(node.args[0]) or ast.unparse(node.args[0]) == 'sys'
+            found = is_theirs(node.args[0]) or [ast.unparse(arg) for arg in node.args[:2]] == ['sys', "'argv'"]
         else:
             found = isinstance(node, ast.Call) and ast.unparse(node.func) == 'replaced'
         if found:
@@ -109,7 +109,7 @@ def test_only_the_pipeline_changes_basicsr():
     ('import basicsr.train\nbasicsr.train.build_model = 1\nbasicsr.data.x.y = 2', 2),
     ('from basicsr.utils import FileClient as F\nF._backends["lmdb"] = 1\ndel F._backends', 2),
     ('from basicsr import data\ndata.build, x = 1, 2\nsetattr(data, "a", 1)', 2),
-    ('import sys\nsys.argv = []\nsys.argv[1:] = []\nsys.argv += [1]', 3),
+    ('import sys\nsys.argv = []\nsys.argv[1:] = []\nsys.argv += [1]\nsetattr(sys, "argv", [])', 4),
     ('replaced([(a, "b", 1)])', 1),
     ('import basicsr.train\nmine.train = basicsr.train.build_model\nbasicsr = basicsr_train = 1', 0)])
 def test_changes_are_seen(text, number, tmp_path):

@@ -203,7 +203,8 @@ def test_the_command(roots):
 
 def test_an_error_of_one_rank_is_an_error_of_all(roots):
     first, second = (known_by(roots[1], rank)['failures'] for rank in (0, 1))
-    assert first == [['InputError', 'x is 1.', [10, 11]], ['LostProcessError', "Rank 1 failed: KeyError('y')", [10, 11]]]
+    assert first == [['InputError', 'x is 1.', [10, 11]],
+                     ['LostProcessError', "Rank 1 failed: KeyError('y')", [10, 11]]]
     assert second == [['InputError', 'x is 1.', [10, 11]], ['KeyError', "'y'", [10, 11]]]
 
 

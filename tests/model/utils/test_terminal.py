@@ -9,7 +9,7 @@ import torch
 from helpers import ROOT, small_net
 
 from hcflow_model.commands import _parser
-from hcflow_model.utils.terminal import one_line
+from hcflow_model.utils.terminal import OptionalStream, one_line
 
 HCFLOW = [sys.executable, '-m', 'hcflow_model.commands']
 TEXTS = [['--help'], ['upscale', '--help'], ['weights']]
@@ -83,3 +83,19 @@ def test_one_line():
     assert one_line('a\n  b\tc') == 'a b c'
     assert one_line('\x1b[2J \u202e \udce9 \u00e4') == '\\x1b[2J \\u202e \\xe9 \u00e4'
     assert len(one_line('x' * 10_000)) < 2000
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='there is no /dev/full')
+@pytest.mark.parametrize('buffering', [1, -1])
+def test_work_goes_on_without_its_output(buffering, tmp_path):
+    """What a training prints into a full disk or a terminal that is gone is lost, not the training."""
+    with open('/dev/full', 'w', buffering=buffering) as file:
+        stream = OptionalStream(file)
+        for _ in range(2):
+            print('text', file=stream, flush=True)
+        assert os.path.samestat(os.fstat(stream.fileno()), os.stat(os.devnull))
+    with open(tmp_path / 'a', 'w') as file:
+        stream = OptionalStream(file)
+        assert stream.write('text') == 4 and not stream.isatty()
+        stream.flush()
+        assert (tmp_path / 'a').read_text() == 'text'

@@ -27,6 +27,7 @@ def atomic_save(content: object, path: str | os.PathLike) -> None:
     """
     path = Path(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have moved it away
         with whole_file(path) as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError

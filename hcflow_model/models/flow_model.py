@@ -165,7 +165,6 @@ class FlowModel(ResumableModel):
         problem = batch_problem(self.batch, (self.opt['datasets'].get('train') or {}).get('name'))
         if problem:
             raise InputError(problem)
-        self.last_iter = current_iter
         loss_dict, log_only, fakes = {}, {}, []
         if not self.adversary or (current_iter > self.net_d_init_iters and current_iter % self.net_d_iters == 0):
             for losses_of in self.generator_losses():
@@ -184,6 +183,7 @@ class FlowModel(ResumableModel):
             self.model_ema(decay=self.ema_decay)
         if EpochSampler.newest:
             EpochSampler.newest.taken += len(self.gt)
+        self.last_iter = current_iter
         status = self.guard.end_iteration(current_iter, stop=stopping.requested() is not None)
         if status is not None:
             handle_status(self, status, current_iter)

@@ -7,7 +7,7 @@ from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import master_only
 
-from hcflow_arch import HCFlowNet
+from hcflow_arch import HCFlowNet, InputError
 from hcflow_model.checkpoints import files as checkpoints
 from hcflow_model.checkpoints.training_state import restore, saved_random_states
 from hcflow_model.pipeline import stopping
@@ -18,7 +18,8 @@ class ResumableModel(SRModel):
     """Saving, loading, resuming and stopping of models that train net_g (with net_g_ema) and, maybe, net_d."""
 
     stops_when_asked = True  # a signal only asks it to stop: it finishes its iteration and saves
-    epoch = last_iter = 0
+    epoch = last_iter = first_iter = 0  # last_iter: the last whole one
+    saves_alone = False  # the other processes cannot be asked any more
     last_saved = None  # (iteration, its training state)
     load_network = checkpoints.load_network
 
@@ -40,7 +41,7 @@ class ResumableModel(SRModel):
             self.save_network(self.net_d, 'net_d', current_iter)
         if current_iter != -1:
             self._random_states = [checkpoints.random_states()]
-            if self.opt['dist']:
+            if self.opt['dist'] and not self.saves_alone:
                 self._random_states = [None] * self.opt['world_size']
                 dist.all_gather_object(self._random_states, checkpoints.random_states())
             self.epoch = epoch
@@ -88,6 +89,7 @@ class ResumableModel(SRModel):
         restore(self, resume_state)
         self.best_metric_results = resume_state.get('best_metric_results', {})
         self.epoch, self.last_iter = resume_state['epoch'], resume_state['iter']
+        self.first_iter = self.last_iter
         states = saved_random_states(resume_state)
         same_processes = len(states) == self.opt['world_size']  # else each draws from its own seed
         if same_processes:
@@ -113,6 +115,9 @@ class ResumableModel(SRModel):
             checkpoints.set_random_states(states)
             self.net_g.train()
             self.stop(min(current_iter, self.last_iter))
+        except Exception:
+            checkpoints.set_random_states(states)  # what is saved after it is as if it had not begun
+            raise
         checkpoints.set_random_states(states)
         best = getattr(self, 'best_metric_results', {})
         if self.last_saved and self.last_saved[0] == current_iter and best != before:
@@ -126,6 +131,21 @@ class ResumableModel(SRModel):
             self.save(EpochSampler.newest.epoch if EpochSampler.newest else self.epoch, current_iter)
         if self.opt['dist']:
             dist.barrier()  # a process that ended earlier would have the launcher end the one that saves
+
+    def save_after_error(self):
+        """Save the last whole iteration before an error ends training, such as an image that cannot be read: process 0
+        by itself, because the others wait elsewhere. Errors of saving are logged, so that the first one is raised."""
+        if self.last_iter == self.first_iter or self.opt['rank'] != 0 or (
+                self.last_saved and self.last_saved[0] == self.last_iter):
+            return
+        self.saves_alone = True
+        try:
+            self.save(EpochSampler.newest.epoch if EpochSampler.newest else self.epoch, self.last_iter)
+        except (InputError, RuntimeError) as error:
+            get_root_logger().error(f'Iteration {self.last_iter} cannot be saved: {error}')
+        else:
+            get_root_logger().warning(f'Training ends with an error; iteration {self.last_iter} is saved '
+                                      f'({self._state_path(self.last_iter)}) and --auto_resume goes on from there.')
 
     def stop(self, current_iter):
         """Save everything and end training, as a signal asked."""

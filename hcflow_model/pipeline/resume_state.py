@@ -1,7 +1,8 @@
 """Which training state a run goes on from: BasicSR's `load_resume_state`, for any device and for broken files."""
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from hcflow_model.checkpoints.training_state import check_fits, is_count
 
 
 class _Chosen:
+    model = None  # what is trained
     state = None  # what BasicSR was given: it reads epoch and iteration from it after the model is built
 
 
@@ -60,10 +62,9 @@ def build_model(opt: dict):
     from basicsr.models import build_model
     from basicsr.utils import check_resume
     model, state = build_model(opt), _Chosen.state
-    if state is None:
-        return model
     try:
-        check_fits(model, state)
+        if state is not None:
+            check_fits(model, state)
     except InputError:
         if not opt['auto_resume']:
             raise
@@ -74,7 +75,25 @@ def build_model(opt: dict):
         state.clear()
         state.update(older)
         model = build_model(opt)
+    _Chosen.model = model
     return model
+
+
+@contextmanager
+def saved_on_error() -> Iterator[None]:
+    """Within it an error that ends training loses no iteration, where the model can save what it has.
+
+    A signal is no error: the model stops by itself.
+    """
+    _Chosen.model = None
+    try:
+        yield
+    except Exception:
+        if hasattr(_Chosen.model, 'save_after_error'):
+            _Chosen.model.save_after_error()
+        raise
+    finally:
+        _Chosen.model = None
 
 
 def _newest_usable(opt, check: Callable[[dict], None] = lambda state: None):

@@ -18,15 +18,15 @@ from hcflow_arch.weights.safe_load import weights_only
 from hcflow_model.checkpoints.named import use_named
 from hcflow_model.checkpoints.training_state import restore
 from hcflow_model.options.check import check_checkpoints_exist, check_options, check_structure
-from hcflow_model.utils.distributed import settle
+from hcflow_model.utils.distributed import settle, together
 from hcflow_model.utils.plugins import load_plugins
 from hcflow_model.utils.terminal import OptionalStream
 
 from .datasets import PrefetchGenerator, build_dataloader, dataset_builder
 from .parsing import complete_options, options_parser
 from .repairs import backends, get_root_logger, name_checkpoint, replaced, worker_init_fn
-from .resume_state import build_model, load_resume_state
-from .run_folders import RunFolders, check_not_in_archive
+from .resume_state import build_model, load_resume_state, saved_on_error
+from .run_folders import RunFolders, check_not_in_archive, locked
 from .sampler import EpochSampler
 from .stopping import signals_stop_training
 
@@ -56,8 +56,13 @@ def run(args: argparse.Namespace, opt: dict, text: str) -> None:
     model, folders = MODEL_REGISTRY.get(opt['model_type']), RunFolders(text)
     connect = options_parser(opt, args)
 
+    def lock():
+        if opt['rank'] == 0:
+            stack.enter_context(locked(opt['path']['experiments_root' if is_train else 'results_root']))
+
     def parse_options(root_path, is_train=True):
         parsed = connect(root_path, is_train)
+        together(opt, lock)
         if is_train and getattr(model, 'stops_when_asked', False):
             stack.enter_context(signals_stop_training())  # other models would never look
         return parsed
@@ -95,6 +100,7 @@ def run(args: argparse.Namespace, opt: dict, text: str) -> None:
             (BaseModel, 'load_network', name_checkpoint(BaseModel.load_network)),
         ]))
         stack.enter_context(folders.put_back_on_error())
+        stack.enter_context(saved_on_error())
         (basicsr.train.train_pipeline if is_train else basicsr.test.test_pipeline)(os.getcwd())
 
 

@@ -1,4 +1,5 @@
 """The folders of a run: earlier ones are archived as BasicSR does, and put back when the run fails at its start."""
+import errno
 import os
 import shutil
 import sys
@@ -11,6 +12,12 @@ from basicsr.utils import get_time_str
 from basicsr.utils.dist_util import master_only
 
 from hcflow_arch import InputError
+from hcflow_model.utils.files import write_bytes
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 NOTES = ('.log', '.yml', '.yaml')  # what a run writes before it has made anything
 
@@ -25,6 +32,56 @@ def check_not_in_archive(opt: dict) -> None:
         if isinstance(path, str) and root in Path(path).resolve().parents:
             raise InputError(f"'{name}': {path} lies in {root}, which a new run of this name moves away. Change `name`"
                              f'{", or go on with --auto_resume" if opt["is_train"] else ""}.')
+
+
+def refuse_links(root: str | os.PathLike) -> None:
+    """Refuse links that lead out of an experiment's folder and that would be written through: those to folders, and
+    pictures. Other files are written beside their name and renamed, which replaces a link.
+
+    Raises:
+        InputError: There is one.
+    """
+    inside = os.path.realpath(root)
+    for folder, folders, files in os.walk(root):
+        pictures = files if 'visualization' in Path(folder).relative_to(root).parts else []
+        for path in (os.path.join(folder, name) for name in (*folders, *pictures)):
+            target = os.path.realpath(path)
+            if os.path.islink(path) and not target.startswith(f'{inside}{os.sep}'):
+                raise InputError(f'{path} is a link to {target}, outside of the experiment, so training would write '
+                                 'there. Remove the link, or put the folder in its place.')
+
+
+@contextmanager
+def locked(folder: str | os.PathLike) -> Iterator[None]:
+    """Within it no other process has the folder of this experiment, which need not be there, also on other machines
+    that share it. The system releases it when this process ends, however it ends.
+
+    Raises:
+        InputError: Another process has it.
+    """
+    if fcntl is None:
+        yield
+        return
+    path = Path(folder).with_name(f'.{Path(folder).name}.lock')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of a process: what loads data does not inherit it
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                os.close(handle)
+                raise InputError(f'{folder} is in use by another run of this name. Wait for its end, or give this one '
+                                 'another `name`.') from error
+            break  # a file system without locks
+        if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
+            break
+        os.close(handle)  # the other run has just ended and removed it
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
 
 
 class RunFolders:
@@ -59,13 +116,14 @@ class RunFolders:
     @master_only
     def copy_option_file(self, option_file: str, experiments_root: str) -> None:
         """Take the place of BasicSR's `copy_opt_file` (utils/options.py)."""
+        refuse_links(experiments_root)
         for folder in ('models', 'training_states'):  # which BasicSR does not make where training resumes: there, the
             (Path(experiments_root) / folder).mkdir(parents=True, exist_ok=True)  # name may still be a new one
         file = Path(experiments_root) / Path(option_file).name
         self.before = _listing(experiments_root)
         self.option_copy = (file, file.read_bytes() if file.is_file() else None)
         head = f'# GENERATE TIME: {time.asctime()}\n# CMD:\n# {" ".join(sys.argv)}\n\n'
-        file.write_text(head + self.option_text, encoding='utf-8')
+        write_bytes(file, (head + self.option_text).encode())
 
     def put_back(self) -> None:
         """Undo all this, unless the run has made something: a checkpoint, an image, a report. Logs are kept."""
@@ -75,7 +133,7 @@ class RunFolders:
         if any(self._is_new(file, entry) for folder in folders for file, entry in _listing(folder).items()):
             return
         if self.option_copy is not None and self.option_copy[1] is not None:
-            self.option_copy[0].write_bytes(self.option_copy[1])
+            write_bytes(*self.option_copy)
         for path, archive in reversed(self.archived):
             for log in Path(path).rglob('*.log'):
                 os.replace(log, _free_name(Path(archive) / log.name))

@@ -1,9 +1,13 @@
+import os
+import shutil
+
 import pytest
 import torch
 import yaml
+from helpers import NLL_OPT, equal, train, training_model, weights_of
 
 from hcflow_arch import InputError
-from hcflow_model.pipeline.resume_state import load_resume_state
+from hcflow_model.pipeline.resume_state import build_model, load_resume_state, saved_on_error
 
 STATE = {'epoch': 1, 'iter': 5, 'optimizers': [], 'schedulers': []}
 
@@ -145,3 +149,62 @@ def test_processes_that_see_different_states(tmp_path, monkeypatch):
            'path': {'training_states': str(tmp_path / 'states'), 'models': str(tmp_path / 'models')}}
     with pytest.raises(InputError, match=r'different iterations \(\[5, -1\].*folder that all machines share'):
         load_resume_state(opt)
+
+
+@pytest.mark.parametrize('error', [InputError('Image a.png is broken.'), KeyError('slip'), OSError(5, 'I/O', 'a')])
+def test_an_error_loses_no_iteration(error, tmp_path, monkeypatch):
+    """What is saved is the last whole iteration, also where the folders are gone; a run goes on from it."""
+    model = training_model(tmp_path, NLL_OPT)
+    monkeypatch.setattr('basicsr.models.build_model', lambda opt: model)
+    with pytest.raises(type(error)), saved_on_error():
+        build_model(model.opt)
+        train(model, 2)
+        weights = weights_of(model.net_g)
+        shutil.rmtree(tmp_path / 'models')
+        shutil.rmtree(tmp_path / 'training_states')
+        raise error
+    assert os.listdir(tmp_path / 'training_states') == ['2.state']
+    wanted = train(model, 3, first=3)
+    resumed = training_model(tmp_path, NLL_OPT, path={'pretrain_network_g': str(tmp_path / 'models' / 'net_g_2.pth')})
+    assert equal(weights, weights_of(resumed.net_g))
+    resumed.resume_training(torch.load(tmp_path / 'training_states' / '2.state', weights_only=True))
+    assert train(resumed, 3, first=3) == wanted
+
+
+def test_an_error_within_an_iteration_saves_the_one_before(tmp_path, monkeypatch):
+    model = training_model(tmp_path, NLL_OPT)
+    monkeypatch.setattr('basicsr.models.build_model', lambda opt: model)
+    with pytest.raises(ZeroDivisionError), saved_on_error():
+        build_model(model.opt)
+        train(model, 2)
+        monkeypatch.setattr(model, 'generator_losses', lambda: 1 / 0)
+        train(model, 3, first=3)
+    assert os.listdir(tmp_path / 'training_states') == ['2.state']
+
+
+def test_nothing_is_saved_where_nothing_is_new(tmp_path, monkeypatch):
+    """Before the first iteration, after a save, by a process that is not the first, or what cannot be saved."""
+    model = training_model(tmp_path, NLL_OPT)
+    monkeypatch.setattr('basicsr.models.build_model', lambda opt: model)
+
+    def fail():
+        with pytest.raises(KeyError), saved_on_error():
+            build_model(model.opt)
+            raise KeyError
+        return sorted(os.listdir(tmp_path / 'training_states'))
+
+    assert fail() == []
+    train(model, 1)
+    model.opt['rank'] = 1
+    assert fail() == []
+    model.opt['rank'] = 0
+    model.save(0, 1)
+    os.rename(tmp_path / 'training_states' / '1.state', tmp_path / 'training_states' / 'old')
+    assert fail() == ['old']
+    train(model, 2, first=2)
+    monkeypatch.setattr('hcflow_model.checkpoints.files.torch.save', _full_disk)
+    assert fail() == ['old']
+
+
+def _full_disk(*args):
+    raise OSError(28, 'No space left on device')

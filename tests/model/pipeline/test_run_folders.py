@@ -1,10 +1,18 @@
+import errno
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from helpers import demo_options
 
 from hcflow_arch import InputError
-from hcflow_model.pipeline.run_folders import RunFolders, check_not_in_archive
+from hcflow_model.checkpoints.files import atomic_save
+from hcflow_model.pipeline import run_folders
+from hcflow_model.pipeline.run_folders import RunFolders, check_not_in_archive, locked
+from hcflow_model.utils.errors import input_error
 
 
 @pytest.fixture
@@ -109,3 +117,93 @@ def test_what_would_be_moved_away(key, tmp_path):
 def test_folders_of_a_training_that_goes_on_under_a_new_name(folders):
     folders.copy_option_file('opt.yml', 'experiments/new')
     assert all(Path('experiments/new', name).is_dir() for name in ('models', 'training_states'))
+
+
+@pytest.mark.parametrize('link', ['models', 'training_states', 'visualization', 'visualization/a.png',
+                                  'visualization/set', 'other', 'models/deeper'])
+def test_links_out_of_an_experiment_are_refused(link, folders, tmp_path):
+    outside, root = tmp_path / 'outside', Path('experiments/a')
+    outside.mkdir()
+    Path(root, link).parent.mkdir(parents=True)
+    Path(root, link).symlink_to(outside / 'a.png' if link.endswith('.png') else outside)
+    with pytest.raises(InputError, match=f'{link} is a link to .*outside.*Remove the link'):
+        folders.copy_option_file('opt.yml', str(root))
+    assert not (root / 'opt.yml').exists() and not any(outside.iterdir())
+
+
+def test_links_within_an_experiment_stay(folders):
+    Path('experiments/a/models').mkdir(parents=True)
+    Path('experiments/a/best').symlink_to('models')
+    folders.copy_option_file('opt.yml', 'experiments/a')
+    assert Path('experiments/a/opt.yml').is_file()
+
+
+@pytest.mark.parametrize('name', ['experiments/a/opt.yml', 'experiments/a/models/.net_g_2.pth.part',
+                                  'experiments/a/models/net_g_2.pth', 'experiments/a/training_states/.2.state.part',
+                                  'experiments/a/training_states/2.state'])
+@pytest.mark.parametrize('there', [True, False])
+def test_planted_links_are_replaced(name, there, folders, tmp_path):
+    outside = tmp_path / 'outside'
+    if there:
+        outside.write_text('mine')
+    for folder in ('models', 'training_states'):
+        Path('experiments/a', folder).mkdir(parents=True)
+    Path(name).symlink_to(outside)
+    folders.copy_option_file('opt.yml', 'experiments/a')
+    for path in ('models/net_g_2.pth', 'training_states/2.state'):
+        atomic_save({'a': 1}, Path('experiments/a', path))
+    folders.put_back()
+    assert (outside.read_text() == 'mine') if there else not outside.exists()
+    assert not any(path.is_symlink() for path in Path('experiments').rglob('*'))
+
+
+# ---- locks ----
+
+HOLD = """
+import os, sys, time
+from hcflow_model.pipeline.run_folders import locked
+with locked(sys.argv[1]):
+    worker = os.fork()
+    if worker:
+        print(worker, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_one_run_at_a_time(tmp_path):
+    """Also while its folder is not there, or archived; whoever is killed holds nothing, nor what loads its data."""
+    folder = tmp_path / 'experiments' / 'a'
+    with subprocess.Popen([sys.executable, '-c', HOLD, str(folder)], stdout=subprocess.PIPE, text=True) as other:
+        worker = int(other.stdout.readline())
+        for _ in range(2):
+            with pytest.raises(InputError, match='in use by another run of this name'), locked(folder):
+                pass
+        with locked(tmp_path / 'experiments' / 'b'):
+            pass
+        os.kill(other.pid, signal.SIGKILL)
+        other.wait()
+        assert list((tmp_path / 'experiments').iterdir()) == [tmp_path / 'experiments' / '.a.lock']
+        with locked(folder):
+            pass
+        os.kill(worker, signal.SIGKILL)
+    assert not any((tmp_path / 'experiments').iterdir())
+
+
+def test_lock_that_is_a_link(tmp_path):
+    (tmp_path / '.a.lock').symlink_to(tmp_path / 'outside')
+    with pytest.raises(OSError) as caught, locked(tmp_path / 'a'):
+        pass
+    assert '.a.lock' in input_error(caught.value) and not (tmp_path / 'outside').exists()
+
+
+@pytest.mark.parametrize('problem', ['no fcntl', 'no locks'])
+def test_systems_without_locks(problem, tmp_path, monkeypatch):
+    if problem == 'no fcntl':
+        monkeypatch.setattr(run_folders, 'fcntl', None)
+    else:
+        def fail(*args):
+            raise OSError(errno.ENOLCK, 'No locks available')
+        monkeypatch.setattr(run_folders.fcntl, 'lockf', fail)
+    with locked(tmp_path / 'a'):
+        pass
+    assert not any(tmp_path.iterdir())

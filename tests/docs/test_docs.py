@@ -43,7 +43,7 @@ def test_links_and_pictures_are_there(page):
 def test_marked_commands(name, end):
     """.ci/run takes them out of the README, each one line, and both share an environment."""
     command, = re.findall(rf'<!-- {name} command -->\n```bash\n(.*)\n```\n', PAGES[0].read_text(encoding='utf-8'))
-    assert command.startswith('python3 -m venv .venv && . .venv/bin/activate && pip install ')
+    assert command.startswith('python3 -m venv --upgrade-deps .venv && . .venv/bin/activate && pip install ')
     assert command.endswith(f' && {end}')
 
 

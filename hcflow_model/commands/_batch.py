@@ -121,7 +121,7 @@ def run_jobs(jobs: list[Job], process: Callable[[Job, Callable[[float], None]], 
 
     Args:
         jobs: What :func:`plan` returned.
-        process: Does a job; it is handed a function that takes the finished share of it, from 0 to 1.
+        process: Does a job; it is called with the job and a function that takes the finished share of it, from 0 to 1.
         overwrite: Also do finished jobs.
         numbers: Of the samples that a finished job has. Default: a single one without number.
 

@@ -41,7 +41,7 @@ def add_arguments(parser) -> None:
 
 
 def run(args) -> int:
-    """Do it; see the module docstring of exploration.py for what the words mean."""
+    """Explore one image; docs/explore.md explains the results."""
     from hcflow_model.exploration.job import ExplorationJob
     from hcflow_model.utils.files import printable
     from hcflow_model.utils.memory import enough_memory

@@ -73,7 +73,7 @@ def to_array(tensor: torch.Tensor, channels: int, dtype: np.dtype) -> np.ndarray
 
 
 def reflected(array: np.ndarray, rows: range, columns: range) -> np.ndarray:
-    """A window of an image, which is reflected out at the bottom and right where the window leaves it."""
+    """A window of an image, padded by reflection where it leaves the image at the bottom and right."""
     height, width = array.shape[:2]
     if rows.stop <= height and columns.stop <= width:
         return array[rows.start:rows.stop, columns.start:columns.stop]

@@ -1,6 +1,6 @@
-"""CUDA graphs: the thousands of small kernels of a flow, recorded once and started by one call.
+"""CUDA graphs: record the thousands of small kernels of a flow once, then start all of them with one call.
 
-Where a GPU is faster than the host that starts its kernels one by one, it waits for the host most of the time.
+A fast GPU otherwise waits for the CPU, which starts the kernels one by one.
 """
 import functools
 import logging
@@ -17,17 +17,17 @@ _RECORDING = threading.Lock()  # a process can record one graph at a time
 
 
 class CudaGraph:
-    """Records `function(*inputs)` at once, and runs it with other values of the same shapes whenever it is called.
+    """Records `function(*inputs)` on construction. A call replays it with other values of the same shapes.
 
     Args:
-        function: Of CUDA tensors. It was run before, so that libraries are ready; it takes the same path for all values
-            and never looks at them; what it reads besides its inputs stays where it is in memory.
+        function: Takes CUDA tensors. Run it once before, so that libraries are initialized. It must not branch on
+            tensor values, and what it reads besides its inputs must keep its place in memory.
         inputs: Tensors of the shapes and types that all calls have.
         device: Where it runs. Default: the current GPU.
         pool: Memory of other graphs, which do not run at the same time: their :meth:`pool`. Default: its own.
 
     Raises:
-        RuntimeError: The function does what cannot be recorded, such as waiting for the GPU.
+        RuntimeError: The function does something that cannot be recorded, such as waiting for the GPU.
     """
 
     def __init__(self, function: Callable, *inputs: torch.Tensor, device: torch.device | None = None, pool=None):
@@ -96,7 +96,7 @@ class RepeatedDecode:
         return self.net.decode(lq, latents, features=features, clamp=False)
 
     def _key(self, lq):
-        """What a graph is made for, None where there is to be none."""
+        """The key of a graph; None: decode without one."""
         if lq.device.type != 'cuda' or lq.shape[2] * lq.shape[3] > self.MAX_PIXELS or not self._records:
             return None
         amp = torch.get_autocast_dtype('cuda') if torch.is_autocast_enabled('cuda') else None

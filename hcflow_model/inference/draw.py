@@ -53,7 +53,7 @@ def samples_of(temperatures: Iterable[float], num_samples: int) -> list[Sample]:
 
 
 def noise_of(seed: int, number: int, redraws: int = 0) -> NoiseField:
-    """The noise of a sample, after so many redraws."""
+    """The noise of a sample, after this number of redraws."""
     return NoiseField(seed, number - 1 + redraws * 2**32)
 
 
@@ -145,7 +145,7 @@ def _write(out, tile, part, scale):
 
 
 def check_seed(seed: int | None, name: str = 'seed') -> int:
-    """The seed, a random one for None, after refusing what is none; `name`: how messages call it."""
+    """Return the seed, a random one for None, or raise InputError; `name`: how the message calls it."""
     if seed is None:
         return secrets.randbits(63)  # torch.seed() would also seed PyTorch's own generators anew
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**63:

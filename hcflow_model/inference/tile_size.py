@@ -1,4 +1,4 @@
-"""Whether an image fits into memory whole, and tiles by themselves where it does not."""
+"""Estimates the memory of an image and tiles it if it does not fit."""
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -17,16 +17,16 @@ SHARE = 0.6  # of the free memory that an image may take by the estimate
 
 def in_tiles_that_fit(net: HCFlowNet, size: tuple[int, int], tile: int | None,
                       run: Callable[[int | None], None]) -> None:
-    """Call `run(tile)`; without a tile size, whole where that fits, else in tiles, smaller ones while those do not fit.
+    """Call `run(tile)`. Without a given size, try the whole image if it fits, else tiles, and smaller ones on failure.
 
     Args:
         net: The network.
         size: (height, width) of the LR image.
-        tile: Tile size asked for; None: as large as it may be.
-        run: Does it all in tiles of that size (None: whole), again from its start when called again.
+        tile: Given tile size; None: as large as possible.
+        run: Processes the image in tiles of that size (None: whole). Each call starts anew.
 
     Raises:
-        InputError: Not even the smallest tiles fit, or those asked for do not.
+        InputError: The smallest tiles, or those of the given size, do not fit.
     """
     chosen = tile
     if tile is None:

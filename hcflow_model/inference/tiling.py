@@ -70,7 +70,7 @@ def downscale_tiles(net: HCFlowNet, read: Callable[[range, range], torch.Tensor]
 
     Args:
         net: The network.
-        read: Hands on the HR pixels of a window (rows, columns) of the LR image, (1, 3, scale * h, scale * w).
+        read: Returns the HR pixels of a window (rows, columns) of the LR image, (1, 3, scale * h, scale * w).
         tiles: What :func:`split` returned.
 
     Yields:

@@ -230,7 +230,7 @@ class HCFlowRescaler(HCFlowImages):
     def downscale(self, image: np.ndarray) -> np.ndarray:
         """The LR image, rounded to the type of `image`.
 
-        Sizes that are no multiple of the scale are reflected out at the bottom and right: (ceil(H / scale), ...).
+        Other sizes than multiples of the scale are padded by reflection at the end: (ceil(H / scale), ...).
         """
         array = spread_colours(check_array('image', image))
         if min(array.shape[:2]) < self.scale:

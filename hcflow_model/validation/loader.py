@@ -1,4 +1,4 @@
-"""Images to validate, shared among the ranks; one that cannot be read is told of, and the others go on."""
+"""Images to validate, shared among the processes; an image that cannot be read is reported, and the others go on."""
 from collections import Counter
 from collections.abc import Callable, Sequence
 from os import path as osp
@@ -15,7 +15,7 @@ MODCROP = 24  # LR images of test sets are made of HR images that were cropped t
 
 
 class ImagesOfRank(Dataset):
-    """Every `world_size`-th image of a dataset, so that the ranks together have each image once.
+    """Every `world_size`-th image of a dataset, so that all processes together have each image once.
 
     Args:
         dataset (Dataset): All images.
@@ -129,9 +129,9 @@ def _item_or_problem(dataset, index, check_batch=None):
 
 
 def images_of_rank(dataloader: DataLoader, rank: int = 0, world_size: int = 1) -> DataLoader:
-    """A loader of this rank's images of `dataloader`, one by one, as :class:`ImagesOfRank` gives them.
+    """A loader of this process's images of `dataloader`, one by one, as :class:`ImagesOfRank` gives them.
 
-    The images of other ranks are not read. Workers and pinned memory are those of `dataloader`.
+    The images of other processes are not read. Workers and pinned memory are those of `dataloader`.
     """
     images = ImagesOfRank(dataloader.dataset, dataloader.collate_fn, rank, world_size)
     return DataLoader(images, batch_size=None, num_workers=dataloader.num_workers, pin_memory=dataloader.pin_memory)

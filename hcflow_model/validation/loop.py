@@ -31,7 +31,7 @@ class Case(NamedTuple):
     Attributes:
         lq: Input of decode, (1, 3, h, w).
         gt: Ground truth, (1, 3, H, W), or None.
-        lq_for_bicubic: LR image of which the bicubic yardstick is made.
+        lq_for_bicubic: LR image for the bicubic comparison.
         results: {metric: value} that do not depend on samples.
         images: {name: image (1, 3, H, W)} to save.
         difference: Whether the sheet shows the samples' difference to the ground truth.
@@ -53,7 +53,7 @@ def float_image(tensor: torch.Tensor) -> np.ndarray:
 def validate(model, dataloader, current_iter, tb_logger, save_img: bool) -> None:
     """Sample, save and measure every image of a dataset; log and report the averages.
 
-    In distributed runs every rank takes its share of the images; all know all results afterwards, rank 0 writes them.
+    In distributed runs each process takes its share of the images. Afterwards all have all results; rank 0 writes them.
     Images that cannot be used are left out and listed at the end.
 
     Args:
@@ -160,7 +160,7 @@ def _validate_image(model, sampler, data, index, results, metrics, current_iter,
 
     for label, samples in rows.items():
         whole = images = {number: float_image(sample) for number, sample in samples.items()}
-        if gt is not None:  # sizes that are no multiple of the scale were reflected out
+        if gt is not None:  # sizes that are no multiple of the scale were padded
             images = {number: image[:gt.shape[2], :gt.shape[3]] for number, image in whole.items()}
             rows[label] = {number: sample[:, :, :gt.shape[2], :gt.shape[3]] for number, sample in samples.items()}
         measured = [metrics({**values, 'img': image, 'img_of_lq': whole[number]}, metrics.per_sample(),
@@ -219,7 +219,7 @@ def _add_counts(collected, best):
 
 
 def _finish(model, dataset_name, num_images, best, current_iter, tb_logger):
-    """Keep the best values; say what was left out and write the report, on rank 0 alone."""
+    """Keep the best values; on rank 0, log what was left out and write the report."""
     if model.is_train:
         _log_and_keep_best(model, dataset_name, best, current_iter, tb_logger)
     if model.opt['rank'] != 0:

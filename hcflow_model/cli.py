@@ -11,6 +11,7 @@ from hcflow_model.pipeline.stopping import TrainingStopped
 from hcflow_model.utils.errors import input_error
 from hcflow_model.utils.plugins import installed_plugins
 from hcflow_model.utils.terminal import one_line, say, with_output
+from hcflow_model.utils.threads import wait_asleep_beside_others
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,6 +29,7 @@ def _main(argv):
     try:
         text = read_option_text(args.opt)
         opt = parse_option_text(text, args.opt, args.force_yml or [])
+        wait_asleep_beside_others()
         from hcflow_model.pipeline.run import run  # here: --help and wrong arguments do not wait for it
         run(args, opt, text)
     except TrainingStopped as stop:

@@ -17,6 +17,7 @@ import sys
 from hcflow_arch import __version__
 from hcflow_model.utils.errors import input_error
 from hcflow_model.utils.terminal import one_line, with_output
+from hcflow_model.utils.threads import wait_asleep_beside_others
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,6 +33,8 @@ def _main(argv):
         parser.print_help()
         return 0
     try:
+        if hasattr(args, 'device'):
+            wait_asleep_beside_others()
         if getattr(args, 'plugins', None):
             _import_plugins(args.plugins)
         return modules[args.command].run(args) or 0

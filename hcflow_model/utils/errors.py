@@ -20,15 +20,22 @@ def input_error(error: Exception) -> str | None:
     text = str(error).strip()
     if isinstance(error, InputError):  # of a worker that loads data, the text is a traceback that ends with it
         return text.split(f'{type(error).__module__}.{type(error).__qualname__}: ')[-1]
-    if text.startswith('DataLoader worker (pid'):  # the system killed it
-        return (f'Loading data failed: {text.splitlines()[0]} Memory may be short; take fewer workers '
-                '(num_worker_per_gpu).')
+    if text.startswith('DataLoader worker (pid') or _is_of_a_lost_worker(error):  # the system killed it
+        what = text.splitlines()[0] if text.startswith('DataLoader') else 'a worker has ended.'
+        return f'Loading data failed: {what} Memory may be short; take fewer workers (num_worker_per_gpu).'
     if isinstance(error, LostProcessError) or (isinstance(error, RuntimeError) and LOST.search(text)):
         return ('Another process of this run has ended or does not answer, so this one ends, too; the output of that '
                 'one says why. What was saved before is whole.')
     if isinstance(error, OSError):
         return _file_error(error)
     return f'{type(error).__name__}: {error_text(error)}' if said_by(error, 'basicsr') else None
+
+
+def _is_of_a_lost_worker(error):
+    """Whether what a process sent that loads data can no longer be fetched from it."""
+    return isinstance(error, (EOFError, OSError)) and any(
+        frame.f_globals.get('__name__', '').startswith(('torch.multiprocessing.', 'multiprocessing.'))
+        for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def said_by(error: BaseException, *packages: str) -> bool:

@@ -1,4 +1,4 @@
-"""Losses, and networks that losses and metrics need, are built when training starts: what is wrong is seen early."""
+"""Builds losses, and the networks that losses and metrics need, when training starts, so that errors come early."""
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -36,25 +36,24 @@ def build_loss_of(opt: dict) -> torch.nn.Module:
 
 
 def build_train_loss(train_opt: dict, name: str, *inputs, device: torch.device, **kwargs) -> torch.nn.Module | None:
-    """The loss of a block of `train`; BasicSR's and ours are computed once, so that one which is made for something
-    else is an early error.
+    """Build the loss of a block of `train`. BasicSR's and our losses are also computed once, to reject wrong ones.
 
     Args:
         train_opt: The block `train`.
-        name: Of the loss's block in it, such as pixel_opt.
-        inputs, kwargs: What training gives the loss, of any values, on the CPU.
-        device: Where the loss goes.
+        name: Name of its block, such as pixel_opt.
+        inputs, kwargs: What training passes to the loss, with any values, on the CPU.
+        device: Device of the loss.
 
     Returns:
-        None where there is no such block.
+        The loss; None if there is no such block.
 
     Raises:
-        InputError: It cannot be built or computed, or is not one number.
+        InputError: It cannot be built or computed, or its result is not one number.
     """
     if not train_opt.get(name):
         return None
     loss = build_loss_of(train_opt[name])
-    if is_known(train_opt[name]['type'], LOSS_REGISTRY):  # others may keep what they have seen, or need a GPU
+    if is_known(train_opt[name]['type'], LOSS_REGISTRY):  # a plugin's may have state, or need a GPU
         _check_loss(f"'train.{name}' of type {train_opt[name]['type']}", loss, *inputs, **kwargs)
     return loss.to(device)
 
@@ -73,13 +72,13 @@ def _check_loss(what, loss, *inputs, **kwargs):
 
 
 def build_perceptual_loss(opt: dict) -> torch.nn.Module:
-    """BasicSR's PerceptualLoss, with one clear error where its VGG weights or layers are not to be had.
+    """Build BasicSR's PerceptualLoss, with one clear error if its VGG weights or layers are missing.
 
     Args:
         opt (dict): `train.perceptual_opt`.
 
     Raises:
-        InputError: A layer that does not exist, or weights that can be neither found nor downloaded.
+        InputError: A layer does not exist, or the weights can be neither found nor downloaded.
     """
     if opt['type'] != 'PerceptualLoss':
         return build_loss_of(opt)
@@ -97,7 +96,7 @@ def build_perceptual_loss(opt: dict) -> torch.nn.Module:
 
 
 def check_metric_weights(metrics: dict | None) -> None:
-    """Build the networks of LPIPS metrics in `val.metrics` now, so that a missing file is an early error."""
+    """Build the networks of LPIPS metrics in `val.metrics`, so that a missing file is an early error."""
     for metric in (metrics or {}).values():
         if metric.get('type') == 'calculate_lpips':
             check_lpips_available(metric.get('net_type', 'alex'), metric.get('device'))

@@ -28,7 +28,7 @@ class NLLLoss(nn.Module):
 
     @torch.no_grad()
     def terms(self, code: HCFlowCode, lq: torch.Tensor, num_pixels: int) -> dict[str, torch.Tensor]:
-        """What the loss is made of, for the log: the LR image's term, the prior's, and all log-determinants.
+        """The parts of the loss, for the log: LR image, prior, and all log-determinants together.
 
         Args:
             code: What encode returned.

@@ -1,1 +1,1 @@
-"""Models for BasicSR's MODEL_REGISTRY, and how an update of them runs."""
+"""Models for BasicSR's MODEL_REGISTRY, and how they are trained."""

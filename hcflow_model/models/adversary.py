@@ -1,4 +1,4 @@
-"""The discriminator's side of GAN training: its network, losses and update."""
+"""GAN training: the discriminator, its losses and its update."""
 import torch
 from basicsr.archs import build_network
 from torch.nn.parallel import DistributedDataParallel
@@ -9,10 +9,10 @@ from hcflow_model.losses.image_loss import RelativisticGANLoss
 
 
 class Adversary:
-    """Owns the GAN loss and trains the discriminator `model.net_d`, which it builds from `network_d`.
+    """Builds the discriminator `model.net_d` from `network_d`, and trains it with the GAN loss.
 
     Args:
-        model (HCFlowModel): Whose options are read and whose `net_d` and `optimizer_d` are used.
+        model (FlowModel): Its options are read; its `net_d` and `optimizer_d` are used.
     """
 
     def __init__(self, model):
@@ -25,7 +25,7 @@ class Adversary:
                                           device=model.device)
         model.net_d = model.model_to_device(build_network(opt['network_d']))
         if isinstance(model.net_d, DistributedDataParallel):
-            # its second forward pass would overwrite batch norm's buffers, which backward of the first one reads
+            # the second forward pass would overwrite batch norm's buffers, which backward of the first reads
             model.net_d.broadcast_buffers = False
         model.print_network(model.net_d)
         load_path = opt['path'].get('pretrain_network_d')
@@ -37,7 +37,7 @@ class Adversary:
 
     @torch.no_grad()
     def _check_patch(self, opt):
-        """Refuse a discriminator that cannot take the patches of training."""
+        """Check that the discriminator takes patches of the training size."""
         size = opt['datasets'].get('train', {}).get('gt_size')
         if size is None:
             return
@@ -54,7 +54,7 @@ class Adversary:
         return isinstance(self.criterion, RelativisticGANLoss)
 
     def generator_loss(self, fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        """GAN loss of generated images, (N, 3, H, W); gradients reach the images, not the discriminator's weights."""
+        """GAN loss of generated images (N, 3, H, W). Gradients flow to the images, not to the discriminator."""
         net_d = self.model.get_bare_model(self.model.net_d).requires_grad_(False)
         fake_pred = net_d(fake)
         if self.relativistic:
@@ -65,7 +65,7 @@ class Adversary:
         return loss
 
     def update(self, fake: torch.Tensor, real: torch.Tensor) -> dict[str, torch.Tensor]:
-        """One step of the discriminator on detached images. Returns its losses and mean predictions for the log."""
+        """Update the discriminator once, on the whole detached batch. Returns its losses and mean predictions."""
         net_d, optimizer = self.model.net_d, self.model.optimizer_d
         optimizer.zero_grad()
         real_pred, fake_pred = net_d(real), net_d(fake)

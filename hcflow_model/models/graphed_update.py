@@ -10,18 +10,18 @@ from .update import Losses
 
 
 class GraphedGradients:
-    """Adds gradients to those of the parameters as a given function does; from the fourth time on by a graph, one for
-    every kind of update and size of a part of the batch.
+    """Computes gradients as a given function does, from the fourth call on by replaying a CUDA graph.
 
-    The first times run as usual: they start actnorms from data and make libraries ready. Numbers are the same but for
-    the order in which random numbers are drawn.
+    There is one graph for each kind of update and size of a part of the batch. The first calls run without a graph:
+    they initialize actnorms from data and warm up libraries. Numbers are the same, except that random numbers are drawn
+    in another order.
 
     Args:
         gradients: Function of (model, losses_of, lq, gt, share) that returns detached losses.
     """
 
-    NUM_EAGER = 3  # times as usual, after actnorms have started
-    MAX_GRAPHS = 8  # patches of ever other sizes run as usual
+    NUM_EAGER = 3  # calls without a graph, after actnorms are initialized
+    MAX_GRAPHS = 8  # patches of more sizes run without one
 
     def __init__(self, gradients: Callable[..., Losses]):
         self._gradients = gradients
@@ -43,7 +43,7 @@ class GraphedGradients:
         return Losses(terms, log_only, [fake.clone() for fake in losses.fakes])
 
     def _as_usual(self, *args):
-        """On a stream of its own, as recording needs it to have run before."""
+        """On a side stream, as CUDA requires before a graph is captured."""
         if self._stream is None:
             self._stream = torch.cuda.Stream()
         self._stream.wait_stream(torch.cuda.current_stream())
@@ -79,10 +79,10 @@ class GraphedGradients:
         return graph
 
     def _hand_on(self, model, grads):
-        """Set the gradients of the parameters, or add to those of earlier parts of the batch."""
+        """Set the parameters' gradients, or add to those of earlier parts of the batch."""
         parameters = [parameter for parameter, grad in zip(_parameters(model), grads, strict=True) if grad is not None]
         grads = [grad for grad in grads if grad is not None]
-        if model.accumulate > 1:  # the next part overwrites those of this one
+        if model.accumulate > 1:  # the next replay overwrites the graph's gradients
             if parameters[0].grad is not None:
                 torch._foreach_add_([parameter.grad for parameter in parameters], grads)
                 return

@@ -137,7 +137,7 @@ class HCFlowModel(FlowModel):
     # ---- testing ----
 
     def net_for_testing(self):
-        """The network that is validated and tested, in eval mode: EMA where there is one."""
+        """The network that is validated and tested, in eval mode: EMA if there is one."""
         net = self.net_g_ema if hasattr(self, 'net_g_ema') else self.get_bare_model(self.net_g)
         return net.eval()
 
@@ -156,7 +156,7 @@ class HCFlowModel(FlowModel):
         return Case(self.lq, gt, self.lq)
 
     def checkpoint_path(self):
-        """The file that holds the weights under test, None where none was named."""
+        """The file of the tested weights; None if the options name none."""
         if self.is_train:
             return f'{self.opt["path"]["models"]}/net_g_latest.pth'
         return self.opt['path'].get('pretrain_network_g')

@@ -1,4 +1,4 @@
-"""Image rescaling in BasicSR: the network learns the downscaling whose upscaling restores the original."""
+"""Image rescaling in BasicSR: the network learns to downscale images so that upscaling restores the original."""
 import torch
 from basicsr.utils import tensor2img
 from basicsr.utils.registry import METRIC_REGISTRY
@@ -18,7 +18,7 @@ class HCFlowRescalingModel(HCFlowModel):
 
     One update per iteration of the sum of `train.lq_opt` (downscaled image to the bicubic one), `latent_opt` (latents
     to N(0, I)), `pixel_opt` (restored image to the original), `perceptual_opt` and `gan_opt`; a removed block removes
-    its loss. Needs HR images only: where a dataset gives no `lq`, the bicubic guide is made on the fly.
+    its loss. Needs HR images only: if a dataset gives no `lq`, the bicubic guide is computed from `gt`.
     """
 
     task, other_model = 'rescaling', 'HCFlowModel'
@@ -41,7 +41,7 @@ class HCFlowRescalingModel(HCFlowModel):
                              'PairedImageDataset or HROnlyDataset.')
 
     def feed_data(self, data):
-        """Take a batch: gt (N, 3, H, W) in [0, 1] and, where the dataset has it, lq, the bicubic guide."""
+        """Take a batch: gt (N, 3, H, W) in [0, 1] and, if the dataset has it, lq, the bicubic guide."""
         self.check_batch(data)
         self.batch = data
         self.gt = data['gt'].to(self.device, non_blocking=True)

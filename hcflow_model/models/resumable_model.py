@@ -1,4 +1,4 @@
-"""What a model needs to be left running: whole checkpoints, states to go on from, an end when it is asked to stop."""
+"""Trainings that run unattended: complete checkpoints, resuming from training states, stopping on a signal."""
 import copy
 import signal
 
@@ -15,18 +15,18 @@ from hcflow_model.pipeline.sampler import EpochSampler
 
 
 class ResumableModel(SRModel):
-    """Saving, loading, resuming and stopping of models that train net_g (with net_g_ema) and, maybe, net_d."""
+    """Saves, resumes and stops models that train net_g (with net_g_ema) and optionally net_d."""
 
-    stops_when_asked = True  # a signal only asks it to stop: it finishes its iteration and saves
-    epoch = last_iter = first_iter = 0  # last_iter: the last whole one
-    saves_alone = False  # the other processes cannot be asked any more
+    stops_when_asked = True  # after a signal, it finishes the iteration and saves
+    epoch = last_iter = first_iter = 0  # last_iter: the last complete one
+    saves_alone = False  # the other processes no longer answer
     last_saved = None  # (iteration, its training state)
     load_network = checkpoints.load_network
 
     # ---- saving ----
 
     def save(self, epoch, current_iter):
-        """Networks first, the state that needs them last. By all processes: the state holds the generators of all.
+        """Save the networks, then the state that needs them. All processes call it: the state has their random states.
 
         Raises:
             InputError: A weight is NaN or infinite: the checkpoints before it are the last good ones.
@@ -100,13 +100,13 @@ class ResumableModel(SRModel):
     # ---- validation and stopping ----
 
     def validation(self, dataloader, current_iter, tb_logger, save_img=False):
-        """BasicSR's, which while training leaves the random generators as they were and keeps new best values, also
-        where the state of this iteration is saved already. A signal ends it without delay in a single process."""
+        """As in BasicSR. Validation in training does not change the random generators, and new best values are also
+        written to a state of this iteration that is already saved. In a single process, a signal ends it at once."""
         if not self.is_train:
             return super().validation(dataloader, current_iter, tb_logger, save_img)
         before, states = copy.deepcopy(getattr(self, 'best_metric_results', {})), checkpoints.random_states()
         try:
-            if self.opt['dist']:  # processes that left at different images would wait for each other
+            if self.opt['dist']:  # processes that stop at different images would wait for each other
                 super().validation(dataloader, current_iter, tb_logger, save_img)
             else:
                 with stopping.at_once():
@@ -125,12 +125,12 @@ class ResumableModel(SRModel):
             self._write_state()
 
     def save_now(self, current_iter):
-        """Save everything after an iteration at which BasicSR's loop may not save."""
+        """Save everything now, unless this iteration is saved."""
         if not self.last_saved or self.last_saved[0] != current_iter:
             get_root_logger().info('Saving models and training states.')
             self.save(EpochSampler.newest.epoch if EpochSampler.newest else self.epoch, current_iter)
         if self.opt['dist']:
-            dist.barrier()  # a process that ended earlier would have the launcher end the one that saves
+            dist.barrier()  # if one process ends early, the launcher kills the one that saves
 
     def save_after_error(self):
         """Save the last whole iteration before an error ends training, such as an image that cannot be read: process 0
@@ -148,9 +148,9 @@ class ResumableModel(SRModel):
                                       f'({self._state_path(self.last_iter)}) and --auto_resume goes on from there.')
 
     def stop(self, current_iter):
-        """Save everything and end training, as a signal asked."""
+        """Save everything and end training after a signal."""
         self.save_now(current_iter)
-        signum = stopping.requested() or signal.SIGTERM  # another process was asked
+        signum = stopping.requested() or signal.SIGTERM  # another process got it
         raise stopping.TrainingStopped(
             signum, f'{signal.Signals(signum).name}: training stopped after iteration {current_iter}, which is saved '
             f'({self._state_path(current_iter)}); the same command with --auto_resume goes on from there')

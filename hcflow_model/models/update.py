@@ -1,4 +1,4 @@
-"""One update of the flow: gradients of the parts of a batch, summed, clipped, applied where they are finite."""
+"""One update of the flow: sums gradients of the parts of a batch, clips them, and applies them if they are finite."""
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
@@ -13,17 +13,23 @@ from hcflow_model.utils.distributed import average_gradients, broadcast, float_b
 
 
 class Losses(NamedTuple):
-    """What an update minimizes the sum of, by log name; values that are only logged; images for the discriminator."""
+    """What the losses of an update return.
+
+    Attributes:
+        terms: Scalars by their name in the log; the update minimizes their sum.
+        log_only: Scalars that are only logged.
+        fakes: Generated images for the discriminator.
+    """
     terms: dict[str, torch.Tensor]
     log_only: dict[str, torch.Tensor] = {}
     fakes: Sequence[torch.Tensor] = ()
 
 
 def update_generator(model, losses_of: Callable[..., Losses]) -> Losses:
-    """One step of the flow.
+    """Update the flow once.
 
     Args:
-        model (HCFlowModel): Whose batch, network and optimizer are used.
+        model (FlowModel): Its batch, network and optimizer are used.
         losses_of: Function of (lq, gt).
 
     Returns:
@@ -37,7 +43,7 @@ def update_generator(model, losses_of: Callable[..., Losses]) -> Losses:
     totals = Losses({}, {}, [])
     parts = list(zip(model.lq.chunk(model.accumulate), model.gt.chunk(model.accumulate), strict=True))
     for index, (lq, gt) in enumerate(parts):
-        # gradients of all processes are averaged once, with the last part
+        # processes average their gradients once, with the last part
         waits = index < len(parts) - 1 and isinstance(model.net_g, DistributedDataParallel)
         share = len(gt) / len(model.gt)
         with model.net_g.no_sync() if waits else nullcontext():
@@ -61,7 +67,7 @@ def update_generator(model, losses_of: Callable[..., Losses]) -> Losses:
 
 
 def gradients(model, losses_of, lq: torch.Tensor, gt: torch.Tensor, share: float) -> Losses:
-    """Add the gradients of a part of a batch, weighted by its share of it, to those of the parameters.
+    """Add the gradients of a part of a batch to the parameters' gradients, weighted by its share of the batch.
 
     Returns:
         The losses, detached.
@@ -73,10 +79,10 @@ def gradients(model, losses_of, lq: torch.Tensor, gt: torch.Tensor, share: float
 
 
 def end_warm_up(optimizers: list[Optimizer], scheduler: LRScheduler, warmup_iter: int) -> None:
-    """Give optimizers their whole learning rate, in iteration `warmup_iter`, after BasicSR has updated it.
+    """Set the full learning rate in iteration `warmup_iter`, after BasicSR has updated it.
 
-    BasicSR (models/base_model.py, update_learning_rate) leaves out the last step of its linear warm-up. Schedules that
-    compute every rate anew do not mind; MultiStepRestartLR, which goes on from what it finds, never got there.
+    BasicSR (models/base_model.py, update_learning_rate) omits the last step of its linear warm-up. MultiStepRestartLR
+    only multiplies the current rate, so it would never reach the full rate; other schedules compute each rate anew.
     """
     if isinstance(scheduler, MultiStepRestartLR) and warmup_iter > 1 and scheduler.last_epoch not in scheduler.restarts:
         for optimizer in optimizers:
@@ -86,8 +92,10 @@ def end_warm_up(optimizers: list[Optimizer], scheduler: LRScheduler, warmup_iter
 
 @torch.no_grad()
 def average_weights(net: torch.nn.Module, average: torch.nn.Module, decay: float) -> None:
-    """Move an exponential moving average towards the weights of a network; buffers, which are flags and counts, are
-    copied. As BasicSR's `model_ema`, of all weights at once: a GPU is started a few times, not thousands."""
+    """Update an exponential moving average of the weights of a network. Buffers (flags and counts) are copied.
+
+    Same numbers as BasicSR's `model_ema`, but with a few kernels for all weights instead of thousands.
+    """
     weights, buffers = dict(net.named_parameters()), dict(net.named_buffers())
     averages, copies = dict(average.named_parameters()), dict(average.named_buffers())
     torch._foreach_mul_(list(averages.values()), decay)

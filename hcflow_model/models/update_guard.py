@@ -10,8 +10,14 @@ from hcflow_model.data.errors import batch_problem
 
 
 class Check(NamedTuple):
-    """What one update looked at: losses by name, parameters with a gradient, and on the device whether each loss and
-    the gradients are finite on all processes, and the norm of each gradient."""
+    """What was checked in one update.
+
+    Attributes:
+        losses: Names of the losses.
+        parameters: Those with a gradient.
+        verdict: On the device: 1. for each loss that is finite on all processes, then one value for all gradients.
+        norms: On the device: the norm of each gradient.
+    """
     losses: tuple[str, ...]
     parameters: list[torch.nn.Parameter]
     verdict: torch.Tensor
@@ -19,13 +25,13 @@ class Check(NamedTuple):
 
 
 class Status(NamedTuple):
-    """What the host knows after an iteration, equal on all processes.
+    """What the CPU knows after an iteration; equal on all processes.
 
     Attributes:
-        iter: The iteration it is about: on a GPU the one before.
+        iter: The iteration it describes; on a GPU, the previous one.
         total: Updates skipped so far.
         in_a_row: How many iterations in a row, up to this one, had a skipped update.
-        stop: Whether a process was asked to stop.
+        stop: Whether any process got a signal to stop.
         checks: The updates of that iteration.
     """
     iter: int
@@ -36,17 +42,17 @@ class Status(NamedTuple):
 
 
 class UpdateGuard:
-    """Lets an optimizer step only where its losses and gradients are finite; else weights and moments stay as they are.
+    """Runs an optimizer step only if all losses and gradients are finite. Otherwise weights and moments do not change.
 
-    Whether they are is decided on the device. On a CPU it is read at once. Reading it from a GPU would make the host
-    wait for all work that is queued, so there the optimizer is PyTorch's fused Adam, which takes the decision from the
-    device (`found_inf`, as GradScaler hands it over), and the host reads what happened one iteration late.
+    The decision is made on the device. On a CPU it is read at once. Reading it from a GPU would make the CPU wait for
+    all queued work. So the optimizer there is PyTorch's fused Adam, which reads the decision on the device
+    (`found_inf`, as from GradScaler), and the CPU reads the result one iteration later.
 
-    A gradient whose square is beyond float32 (1.8e19) counts as not finite: Adam's moments could not hold it.
+    A gradient above 1.8e19 counts as infinite: its square, which Adam's moments store, exceeds float32.
 
     Args:
-        device (torch.device): Where the networks are.
-        distributed (bool): Whether other processes have to agree.
+        device (torch.device): Device of the networks.
+        distributed (bool): Whether all processes decide together.
     """
 
     def __init__(self, device: torch.device, distributed: bool):
@@ -56,8 +62,8 @@ class UpdateGuard:
 
     @torch.no_grad()
     def check(self, parameters: list[torch.nn.Parameter], losses: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Look at losses (scalars) and gradients, before anything clips them. Returns 1. where the update is to be
-        left out, 0. where not, a scalar on the device."""
+        """Check losses (scalars) and gradients, before clipping. Returns a scalar on the device: 1. to skip the update,
+        else 0."""
         parameters = [parameter for parameter in parameters if parameter.grad is not None]
         norms = torch.stack(torch._foreach_norm([parameter.grad for parameter in parameters]))
         values = torch.stack([loss.detach().float().mean() for loss in losses.values()])
@@ -73,15 +79,15 @@ class UpdateGuard:
             optimizer.grad_scale, optimizer.found_inf = None, skip
             optimizer.step()
             del optimizer.grad_scale, optimizer.found_inf
-        elif not skip:  # makes a GPU wait; only where options ask for an Adam that is not fused
+        elif not skip:  # waits for a GPU; only with `fused: false` in the options
             optimizer.step()
 
     @torch.no_grad()
     def end_iteration(self, current_iter: int, stop: bool) -> Status | None:
-        """Count, and agree on whether to stop: `stop` is this process's wish.
+        """Count skipped updates, and agree on whether to stop; `stop`: whether this process wants to.
 
         Returns:
-            Status; on a GPU that of the iteration before, None after the first.
+            Status; on a GPU that of the previous iteration, None after the first one.
         """
         flags = torch.stack([1 - check.verdict.min() for check in self._checks])
         self.total = self.total + flags.sum()
@@ -104,7 +110,7 @@ class UpdateGuard:
 
 def _read(current_iter, status, event, checks):
     if event is not None:
-        event.synchronize()  # of the iteration before: a whole iteration is queued behind it
+        event.synchronize()  # of the previous iteration: a whole iteration is queued after it
     total, in_a_row, stop = status.tolist()
     return Status(current_iter, int(total), int(in_a_row), stop > 0, checks)
 
@@ -138,12 +144,12 @@ def handle_status(model, status: Status, current_iter: int) -> None:
 
 
 def describe(status: Status, names: dict[torch.nn.Parameter, str], count: int = 3) -> tuple[str, list[str]]:
-    """What was not finite: a sentence, and the names of the losses of the skipped updates.
+    """Describe what was not finite: a sentence, and the names of the losses of the skipped updates.
 
     Args:
-        status: Of an iteration with such an update.
+        status: Of an iteration with a skipped update.
         names: {parameter: name}.
-        count: How many parameters are named.
+        count: How many parameters to name.
     """
     parts, losses = [], []
     for check in status.checks:
@@ -163,20 +169,20 @@ def describe(status: Status, names: dict[torch.nn.Parameter, str], count: int = 
 
 
 def advice(model, losses: list[str], current_iter: int) -> str:
-    """What a user can do about updates that were never finite, by their cause.
+    """Advise what to do after too many skipped updates, by their likely cause.
 
     Args:
-        model (HCFlowModel): In training.
-        losses: Names of the losses of these updates.
-        current_iter: Iteration as which the last good weights are saved.
+        model (FlowModel): In training.
+        losses: Names of the losses of the skipped updates.
+        current_iter: Iteration under which the last good weights are saved.
     """
     opt, train_opt = model.opt, model.opt['train']
     problem = batch_problem(model.batch, (opt['datasets'].get('train') or {}).get('name'), every_device=True)
     if problem:
         return problem
     if (model.gt.amax(dim=(2, 3)) == model.gt.amin(dim=(2, 3))).all(dim=1).any():
-        return ('The last batch holds images of one colour, on which the likelihood grows without bound: leave such '
-                'images out of the dataset.')
+        return ('The last batch holds images of one colour, whose likelihood has no upper bound: remove such images '
+                'from the dataset.')
     discriminator = all(name.startswith('l_d_') for name in losses)
     optimizer, net = ('optim_d', 'd') if discriminator else ('optim_g', 'g')
     lr = train_opt[optimizer]['lr']

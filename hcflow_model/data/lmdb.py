@@ -1,5 +1,7 @@
 """BasicSR's LMDB backend with one environment per process and file, and errors that name what is missing."""
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lmdb
@@ -52,6 +54,20 @@ def open_anew(path: str | os.PathLike) -> lmdb.Environment:
     return environment
 
 
+@contextmanager
+def reading(path: str | os.PathLike) -> Iterator[lmdb.Transaction]:
+    """A transaction that reads an LMDB; the values are only valid within it.
+
+    Raises:
+        InputError: As :func:`open_lmdb`; or pages of the file are damaged.
+    """
+    try:
+        with open_lmdb(path).begin(buffers=True) as transaction:
+            yield transaction
+    except lmdb.Error as error:
+        raise InputError(f'LMDB {path} cannot be read ({error}). Copy or make it again.') from error
+
+
 class LmdbBackend(BaseStorageBackend):
     """Takes the place of BasicSR's backend of this name (utils/file_client.py).
 
@@ -74,14 +90,11 @@ class LmdbBackend(BaseStorageBackend):
             InputError: The LMDB has no such key, or is broken where it lies.
         """
         path = self.paths[client_key]
-        try:
-            with open_lmdb(path).begin(write=False) as transaction:
-                value = transaction.get(str(filepath).encode())
-        except lmdb.Error as error:
-            raise InputError(f'LMDB {path} cannot be read at {filepath!r} ({error}). Make it again.') from error
-        if value is None:
-            raise InputError(f'LMDB {path} has no {filepath!r}, which its meta_info.txt lists. Make it again.')
-        return value
+        with reading(path) as transaction:
+            value = transaction.get(os.fsencode(str(filepath)))
+            if value is None:
+                raise InputError(f'LMDB {path} has no {filepath!r}, which its meta_info.txt lists. Make it again.')
+            return bytes(value)
 
     def get_text(self, filepath):
         raise NotImplementedError

@@ -8,7 +8,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 
 from hcflow_arch import InputError
 from hcflow_model.data.listing import images_in_file, images_in_folder, images_in_lmdb, words_in_file
-from hcflow_model.data.lmdb import open_lmdb
+from hcflow_model.data.lmdb import reading
 from hcflow_model.data.pairs import paired_paths, pairs_in_file
 from hcflow_model.images.files import IMAGE_ENDINGS
 from hcflow_model.images.png import png_size
@@ -89,14 +89,14 @@ def read_lmdb_meta(name: str, root: str) -> dict[str, tuple[int, int]]:
         sizes = images_in_lmdb(root)
     if not sizes:
         raise InputError(f"'{name}': no images found in {root} (meta_info.txt lists none).")
-    with open_lmdb(root).begin(buffers=True) as transaction:
+    with named(name), reading(root) as transaction:
         for number, (key, size) in enumerate(sizes.items()):
-            content = transaction.get(key.encode())
+            content = transaction.get(os.fsencode(key))
             if content is None:
-                raise InputError(f"'{name}': LMDB {root} has no {key!r}, which its meta_info.txt lists. Make it again.")
+                raise InputError(f'LMDB {root} has no {key!r}, which its meta_info.txt lists. Make it again.')
             found = png_size(content) if number < NUM_SIZES else None
             if found not in (None, size):
-                raise InputError(f"'{name}': image {key} of {root} is {found[0]}x{found[1]}; its meta_info.txt says "
+                raise InputError(f'image {key} of {root} is {found[0]}x{found[1]}; its meta_info.txt says '
                                  f'{size[0]}x{size[1]}. Make it again.')
     return sizes
 

@@ -105,9 +105,10 @@ def _options_of_dataset(kind):
 def check_options(opt: dict) -> None:
     """Check options that `pipeline.parsing` has completed: types, names, and for HCFlow models every key."""
     check_registered('model_type', opt['model_type'], MODEL_REGISTRY)
-    num_gpu = opt['num_gpu']  # with a launcher that of all processes, of which each may see but one
-    if num_gpu != 'auto' and num_gpu > torch.cuda.device_count() and not opt.get('dist'):
-        raise InputError(f'num_gpu is {num_gpu}, but this machine has {torch.cuda.device_count()}; '
+    num_gpu, visible = opt['num_gpu'], torch.cuda.device_count()
+    # with a launcher it is the number of all processes, of which each may see but one GPU
+    if num_gpu != 'auto' and num_gpu > visible and not (opt.get('dist') and visible):
+        raise InputError(f'num_gpu is {num_gpu}, but this machine has {visible}; '
                          'set num_gpu: auto to use what is there.')
     for name in ('network_g', 'network_d'):
         if opt.get(name) is not None:

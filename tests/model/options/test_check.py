@@ -270,11 +270,16 @@ def test_blocks_of_other_packages_at_the_top():
            'gpu_ids': [0], 'degradation': 'bsrgan', 'high_order_degradation': True, 'path_batch_size': 4})
 
 
-def test_gpus_of_all_processes():
-    """With a launcher num_gpu is that of all, of which a process may see but one (Slurm)."""
+def test_gpus_of_all_processes(monkeypatch):
+    """With a launcher num_gpu is that of all, of which a process may see but one (Slurm); none is too few."""
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
     opt = check({})
-    opt.update(num_gpu=torch.cuda.device_count() + 1, dist=True)
+    opt.update(num_gpu=8, dist=True)
     check_options(opt)
+    for changes in ({'dist': False}, {}):
+        with pytest.raises(InputError, match=r'num_gpu is 8, but this machine has \d; set num_gpu: auto'):
+            check_options({**opt, **changes})
+        monkeypatch.setattr(torch.cuda, 'device_count', lambda: 0)
 
 
 @pytest.fixture

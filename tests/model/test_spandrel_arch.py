@@ -29,6 +29,7 @@ def test_own_checkpoints(name, scale, task, tmp_path):
         assert torch.equal(model(LQ), net.decode(LQ, temperature=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('prefix', ['', 'module.'])
 @pytest.mark.parametrize('name', ['sr4', 'sr8', 're4'])
 def test_released_checkpoints(name, prefix, tmp_path):

@@ -141,6 +141,7 @@ for name in sorted(sys.modules):
 """
 
 
+@pytest.mark.slow
 def test_importing_the_package_leaves_basicsr_as_it_is():
     """Functions, classes and what classes hold: those of somebody else's program must be BasicSR's own."""
     repair = str(ROOT / 'hcflow_arch' / 'basicsr_import.py')

@@ -143,6 +143,7 @@ class Exploit:
         return os.mkdir, (os.path.abspath('ran'),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('make', 'message'), [
     (lambda: b'<html>no network</html>', 'not a safe checkpoint'),
     (lambda: saved({'flow.layers.0.a': Exploit()}), 'not a safe checkpoint'),
@@ -178,6 +179,7 @@ def test_without_a_connection(address, server, monkeypatch, capsys):
     assert error.startswith('hcflow: error: ') and error.count('\n') == 1
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(server, content):
     """The second waits for the first, and takes what that fetched."""
     context = multiprocessing.get_context('fork')
@@ -243,6 +245,7 @@ def test_basicsr_train_takes_names(server, command):
     assert not Path('experiments').exists()
 
 
+@pytest.mark.slow
 def test_info_knows_what_was_fetched(server, content):
     info = checkpoint_info(NAME)
     assert info['sha256'] == info['fetched_sha256'] == hashlib.sha256(content).hexdigest()
@@ -280,6 +283,7 @@ def test_a_network_of_the_package(server, monkeypatch, tmp_path, content):
     assert not server.requests
 
 
+@pytest.mark.slow
 def test_released_weights_in_safetensors(tmp_path, monkeypatch):
     """Wherever a .pth can be named: by path, by name, for the network alone."""
     from safetensors.torch import save_file

@@ -46,6 +46,7 @@ def draws_of(loader, epochs):
     return np.concatenate([np.stack(batch) for _ in range(epochs) for batch in loader], axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('persistent', [False, True])
 def test_every_epoch_worker_and_process_draws_anew(persistent, monkeypatch):
     draws = []

@@ -166,6 +166,7 @@ def test_files_are_those_of_one_process(folder, roots):
     assert one == two and any('sheet' in path for path in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', CASES)
 def test_all_ranks_know_the_same_and_read_every_image_once(name, roots):
     one, first, second = known_by(roots[0])[name], known_by(roots[1])[name], known_by(roots[1], 1)[name]

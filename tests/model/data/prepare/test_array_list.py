@@ -119,6 +119,7 @@ def test_shape_and_bytes_must_agree(tmp_path):
 DEEP = b'\x85' * 200_000  # a tuple in a tuple in a tuple …
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('text', [
     b'\x80\x04)' + DEEP + b'\x8c\x01a\x93.', b'\x80\x04)' + DEEP + b'.', b'\x80\x04](' + b')' + DEEP + b'e.',
     b'\x80\x04](' + b'(' * 40_000 + b't' * 40_000 + b'e.', b'\x80\x04]' + b'(t' * 40_000 + b'e.',

@@ -55,5 +55,10 @@ def test_files_are_named(number):
     assert 'some/file' in message and os.strerror(number) in message and '\n' not in message
 
 
+def test_names_that_the_locale_cannot_write():
+    assert caught(lambda: 'ä.png'.encode('ascii')) == (
+        "'ä.png' cannot be written in ascii, the encoding of this locale. Set PYTHONUTF8=1 in the environment.")
+
+
 def test_connections_are_no_files():
     assert input_error(ConnectionRefusedError(errno.ECONNREFUSED, 'refused')) is None

@@ -1,5 +1,7 @@
 """Which training state a run goes on from: BasicSR's `load_resume_state`, for any device and for broken files."""
 import functools
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -100,7 +102,9 @@ def _newest_usable(opt, check: Callable[[dict], None] = lambda state: None):
     """(state, path) of the newest state that passes a check and loads with its networks; (None, None) where there is
     no state at all."""
     folder = Path(opt['path']['training_states'])
-    paths = sorted((path for path in folder.glob('*.state') if path.stem.isdigit()), key=lambda path: -int(path.stem))
+    names = os.listdir(folder) if folder.exists() else []  # unlike glob(), it does not take a closed folder as empty
+    paths = sorted((folder / name for name in names if re.fullmatch(r'\d+\.state', name)),
+                   key=lambda path: -int(path.stem))
     problems = []
     for path in paths:
         try:

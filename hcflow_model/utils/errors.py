@@ -27,8 +27,8 @@ def input_error(error: Exception) -> str | None:
         return ('Another process of this run has ended or does not answer, so this one ends, too; the output of that '
                 'one says why. What was saved before is whole.')
     if isinstance(error, UnicodeEncodeError):
-        return (f'{error.object!r} cannot be written in {error.encoding}, the encoding of this locale. Set PYTHONUTF8=1 '
-                'in the environment.')
+        return (f'{error.object!r} cannot be written in {error.encoding}, the encoding of this locale. Set '
+                'PYTHONUTF8=1 in the environment.')
     if isinstance(error, OSError):
         return _file_error(error)
     return f'{type(error).__name__}: {error_text(error)}' if said_by(error, 'basicsr') else None

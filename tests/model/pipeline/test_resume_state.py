@@ -151,6 +151,19 @@ def test_processes_that_see_different_states(tmp_path, monkeypatch):
         load_resume_state(opt)
 
 
+def test_a_folder_of_states_that_is_closed_is_an_error(tmp_path, monkeypatch):
+    """Training would start over."""
+    save_states(tmp_path, 5)
+
+    def closed(path):
+        raise PermissionError(13, 'Permission denied', str(path))
+
+    for name in ('listdir', 'scandir'):
+        monkeypatch.setattr(os, name, closed)
+    with pytest.raises(PermissionError):
+        resume(tmp_path, auto_resume=True)
+
+
 @pytest.mark.parametrize('error', [InputError('Image a.png is broken.'), KeyError('slip'), OSError(5, 'I/O', 'a')])
 def test_an_error_loses_no_iteration(error, tmp_path, monkeypatch):
     """What is saved is the last whole iteration, also where the folders are gone; a run goes on from it."""

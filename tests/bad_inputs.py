@@ -117,6 +117,8 @@ DATASETS = [
     ('misspelt key', {'datasets.train.dataset_enlarge_ratoi': 5}, "did you mean 'dataset_enlarge_ratio'"),
     ('root is a list', {'datasets.val.dataroot_gt': ['gt']}, "'datasets.val.dataroot_gt' is ['gt']; it must be text"),
     ('no LR folder', {'datasets.val.dataroot_lq': None}, "datasets.val has no 'dataroot_lq'"),
+    ('root without a name', {'datasets.val.dataroot_gt': ''}, "'datasets.val.dataroot_gt': an empty name does not"),
+    ('batch size empty', {'datasets.train.batch_size_per_gpu': None}, "datasets.train has no 'batch_size_per_gpu'"),
     ('no backend', {'datasets.val.io_backend': REMOVED}, "datasets.val has no 'io_backend'"),
     ('key of a backend', {'datasets.train.io_backend.typo': 1}, "Unknown option 'datasets.train.io_backend.typo'"),
     ('backend is a list', {'datasets.val.io_backend.type': ['disk']}, "type' is ['disk']; allowed are disk and lmdb"),

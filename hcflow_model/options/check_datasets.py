@@ -50,8 +50,8 @@ def check_dataset(name: str, dataset: dict, opt: dict) -> None:
         root = dataset.get(key)
         if root is None:
             continue
-        if not Path(root).is_dir():
-            raise InputError(f"'{name}.{key}': {root} does not exist (looked from {Path.cwd()}). "
+        if not os.path.isdir(root):
+            raise InputError(f"'{name}.{key}': {root or 'an empty name'} does not exist (looked from {Path.cwd()}). "
                              'Set it to your data; BasicSR keeps datasets under datasets/.')
         if backend == 'lmdb':
             sizes[key] = read_lmdb_meta(f'{name}.{key}', root)

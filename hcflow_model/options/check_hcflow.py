@@ -45,7 +45,7 @@ def check_hcflow_options(opt: dict) -> None:
     if opt['is_train']:
         _drop_empty(opt['train'])
         _check_training(opt['train'], model.task)
-        _check_accumulate(opt['train'].get('accumulate', 1), opt['datasets']['train'].get('batch_size_per_gpu', 1))
+        _check_accumulate(opt['train'].get('accumulate', 1), opt['datasets']['train'].get('batch_size_per_gpu') or 1)
         _check_gan(opt)
 
 

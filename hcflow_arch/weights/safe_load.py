@@ -49,6 +49,8 @@ def load_file(path: str | os.PathLike, lazily: bool = False) -> dict:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of tensors that no checkpoint has, and that are refused
             content = torch.load(path, map_location='cpu', weights_only=True, mmap=lazily and zipped)
+    except PermissionError as error:
+        raise InputError(f'Checkpoint {path} cannot be read: {error.strerror}. Give yourself access to it.') from error
     except pickle.UnpicklingError as error:
         raise unsafe_checkpoint(path) from error
     except Exception as error:  # a broken file can make the reader raise anything

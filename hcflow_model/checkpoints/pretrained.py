@@ -215,7 +215,8 @@ def _stored_arguments(content, path):
 
 def _network_of_experiment(path: Path) -> Mapping | None:
     """network_g of the option file that BasicSR copied into the experiment of a checkpoint; None if there is none."""
-    for file in sorted(Path(path).parent.parent.glob('*.yml')):
+    folder = Path(os.path.abspath(path)).parent
+    for file in sorted(folder.parent.glob('*.yml')) if folder.name == 'models' else ():
         network = read_option_file(str(file)).get('network_g')
         if isinstance(network, Mapping):
             return network

@@ -93,6 +93,17 @@ def test_load_file_without_a_file(tmp_path):
         load_file(tmp_path)
 
 
+def test_load_file_without_permission(tmp_path, monkeypatch):
+    """Root may read everything."""
+    def refuse(path):
+        raise PermissionError(13, 'Permission denied', str(path))
+
+    torch.save({}, tmp_path / 'a.pth')
+    monkeypatch.setattr('zipfile.is_zipfile', refuse)
+    with pytest.raises(InputError, match=r'a\.pth cannot be read: Permission denied'):
+        load_file(tmp_path / 'a.pth')
+
+
 def _broken_files():
     whole = pickle.dumps({'a': 1})
     return {'empty': b'', 'text': b'<html>404 not found</html>', 'zip': b'PK\x03\x04 and no more', 'pickle': whole,

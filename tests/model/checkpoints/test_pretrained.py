@@ -88,6 +88,15 @@ def test_other_feature_net_is_found_beside_the_checkpoint(tmp_path):
     assert torch.equal(decoded(load_pretrained(tmp_path)), decoded(net))
 
 
+def test_option_files_elsewhere_mean_nothing(tmp_path, monkeypatch):
+    """Of a checkpoint in the current folder, other people's option files may lie beside it."""
+    torch.save({'params': small_net(8).state_dict()}, tmp_path / 'net.pth')
+    (tmp_path / 'options.yml').write_text(yaml.safe_dump({'network_g': {'type': 'HCFlowNet', 'scale': 4, **SMALL}}))
+    (tmp_path / 'broken.yml').write_text('{')
+    monkeypatch.chdir(tmp_path)
+    assert load_pretrained('net.pth').scale == 8
+
+
 def test_wrong_task_names_the_right_command(tmp_path):
     torch.save(load_golden('re4')[1], tmp_path / 're4.pth')
     with pytest.raises(InputError, match="task 'rescaling'.*hcflow downscale"):

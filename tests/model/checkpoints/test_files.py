@@ -82,8 +82,11 @@ def test_interrupted_save_leaves_the_older_file_whole(tmp_path, monkeypatch):
 
 
 def test_save_into_a_folder_that_is_not_there(tmp_path):
+    """Somebody may have moved it away in the middle of a training."""
+    checkpoints.atomic_save({'a': torch.ones(1)}, tmp_path / 'none' / 'a.pth')
+    assert load_file(tmp_path / 'none' / 'a.pth')['a'].item() == 1
     with pytest.raises(InputError, match='Cannot save'):
-        checkpoints.atomic_save({}, tmp_path / 'none' / 'a.pth')
+        checkpoints.atomic_save({}, tmp_path / 'none' / 'a.pth' / 'b.pth')
 
 
 def test_load_file_without_a_file(tmp_path):

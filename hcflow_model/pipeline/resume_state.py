@@ -1,5 +1,6 @@
 """Which training state a run goes on from: BasicSR's `load_resume_state`, for any device and for broken files."""
 import functools
+import math
 import os
 import re
 import sys
@@ -12,6 +13,8 @@ import torch
 from hcflow_arch import InputError
 from hcflow_arch.weights.safe_load import load_file
 from hcflow_model.checkpoints.training_state import check_fits, is_count
+
+from .sampler import EpochSampler
 
 
 class _Chosen:
@@ -77,8 +80,24 @@ def build_model(opt: dict):
         state.clear()
         state.update(older)
         model = build_model(opt)
+    if state is not None and EpochSampler.newest:
+        _leave_epochs(opt, state, EpochSampler.newest)
     _Chosen.model = model
     return model
+
+
+def _leave_epochs(opt, state, sampler):
+    """BasicSR trains a number of epochs that follows from the dataset. Where that has grown, or the batch has shrunk,
+    the epoch of a state may lie beyond them, and nothing would be trained: begin as early as is needed."""
+    dataset_opt, total = opt['datasets']['train'], int(opt['train']['total_iter'])
+    batch = dataset_opt['batch_size_per_gpu']
+    images = len(sampler.dataset) * dataset_opt.get('dataset_enlarge_ratio', 1)
+    epochs = math.ceil(total / math.ceil(images / (batch * opt['world_size'])))
+    if state['epoch'] > epochs and state['iter'] < total:
+        batch *= 1 if opt['dist'] else max(opt['num_gpu'], 1)
+        needed = math.ceil((total - state['iter']) / (sampler.num_samples // batch))
+        state['epoch'] = max(epochs + 1 - needed, 0)
+        state.pop('taken', None)  # of an epoch of other images
 
 
 @contextmanager

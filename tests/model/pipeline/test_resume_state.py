@@ -1,3 +1,4 @@
+import math
 import os
 import shutil
 
@@ -7,7 +8,8 @@ import yaml
 from helpers import NLL_OPT, equal, train, training_model, weights_of
 
 from hcflow_arch import InputError
-from hcflow_model.pipeline.resume_state import build_model, load_resume_state, saved_on_error
+from hcflow_model.pipeline.resume_state import _leave_epochs, build_model, load_resume_state, saved_on_error
+from hcflow_model.pipeline.sampler import EpochSampler
 
 STATE = {'epoch': 1, 'iter': 5, 'optimizers': [], 'schedulers': []}
 
@@ -149,6 +151,22 @@ def test_processes_that_see_different_states(tmp_path, monkeypatch):
            'path': {'training_states': str(tmp_path / 'states'), 'models': str(tmp_path / 'models')}}
     with pytest.raises(InputError, match=r'different iterations \(\[5, -1\].*folder that all machines share'):
         load_resume_state(opt)
+
+
+@pytest.mark.parametrize(('images', 'epoch', 'iteration', 'wanted'), [
+    (10, 3, 30, 3),  # as it was saved: 10 iterations in an epoch, 10 epochs
+    (100, 9, 95, 1),  # a larger dataset: one epoch would do, and BasicSR would begin none
+    (30, 9, 40, 3), (30, 4, 40, 4), (10, 50, 60, 7), (10, 50, 100, 50)])
+def test_a_state_beyond_the_epochs_of_another_dataset(images, epoch, iteration, wanted):
+    sampler = EpochSampler(list(range(images)), 1, 0)
+    opt = {'datasets': {'train': {'batch_size_per_gpu': 1}}, 'train': {'total_iter': 100}, 'world_size': 1,
+           'dist': False, 'num_gpu': 0}
+    state = {'epoch': epoch, 'iter': iteration, 'taken': 5}
+    _leave_epochs(opt, state, sampler)
+    EpochSampler.newest = None
+    assert state['epoch'] == wanted and ('taken' in state) == (wanted == epoch)
+    last = math.ceil(100 / images)  # of BasicSR: range(epoch, last + 1)
+    assert wanted == epoch or iteration + (last + 1 - wanted) * images >= 100
 
 
 def test_a_folder_of_states_that_is_closed_is_an_error(tmp_path, monkeypatch):

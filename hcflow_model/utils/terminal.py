@@ -13,7 +13,8 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells know it
 def one_line(text: str) -> str:
     """A message in one line, whose control characters (of file names, or of what files hold) are written out."""
     text = ' '.join(text.split())
-    text = text if len(text) <= MAX_LENGTH else f'{text[:MAX_LENGTH]} ...'
+    if len(text) > MAX_LENGTH:  # what is wrong is said at its beginning or at its end
+        text = f'{text[:MAX_LENGTH // 2]} ... {text[-MAX_LENGTH // 2:]}'
     return ''.join(char if char.isprintable() else _escape(char) for char in text)
 
 

@@ -99,3 +99,8 @@ def test_work_goes_on_without_its_output(buffering, tmp_path):
         assert stream.write('text') == 4 and not stream.isatty()
         stream.flush()
         assert (tmp_path / 'a').read_text() == 'text'
+
+
+def test_long_messages_keep_both_ends():
+    line = one_line(f'It is wrong: {"x" * 100_000}. Mend it.')
+    assert len(line) < 2000 and line.startswith('It is wrong: x') and line.endswith('x. Mend it.') and ' ... ' in line

@@ -39,7 +39,7 @@ def load_plugins(modules: object) -> None:
     for module in modules:
         try:
             importlib.import_module(module)
-        except ImportError as error:
+        except (ImportError, SyntaxError) as error:  # both say where
             raise InputError(f"plugins: '{module}' cannot be imported ({error}). Install or mend its package, or "
                              'remove it from the list.') from error
 

@@ -61,6 +61,7 @@ def test_each_imports_nothing_of_the_other():
     python('import sys, hcflow_model, basicsr; assert "hcflow_model.models.hcflow_model" not in sys.modules')
 
 
+@pytest.mark.slow
 def test_a_name_that_is_taken_is_refused():
     python('import hcflow_arch; from basicsr.utils.registry import ARCH_REGISTRY\n'
            'try: ARCH_REGISTRY.register(hcflow_arch.HCFlowNet)\n'

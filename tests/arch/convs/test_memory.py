@@ -40,6 +40,7 @@ def assert_equal(got, wanted, loss=1e-6, gradient=1e-4):
     assert (got[1] - wanted[1]).norm() < gradient * wanted[1].norm()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('convs')
 @pytest.mark.parametrize('memory', MODES)
 @pytest.mark.parametrize('task', ['sr', 'rescaling'])

@@ -64,6 +64,7 @@ def test_training_crops_at_random(folder):
     assert torch.equal(dataset[0]['gt'], patches[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('hflip,rot,count', [(True, False, 2), (False, True, 4), (True, True, 8)])
 def test_training_augments(folder, hflip, rot, count):
     dataset = HROnlyDataset(options(folder, gt_size=SIZE, use_hflip=hflip, use_rot=rot))

@@ -271,6 +271,7 @@ def test_generator_is_updated_every_net_d_iters(tmp_path):
 GAN_TYPES = ['vanilla', 'lsgan', 'wgan', 'wgan_softplus', 'hinge']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('gan_type', GAN_TYPES)
 @pytest.mark.parametrize('loss', ['GANLoss', 'RelativisticGANLoss'])
 def test_gan_types_train_both_networks(loss, gan_type, tmp_path):

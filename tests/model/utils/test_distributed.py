@@ -181,6 +181,7 @@ def test_all_ranks_know_the_same_and_read_every_image_once(name, roots):
     assert (first['seen'], second['seen']) == (list(range(0, count, 2)), list(range(1, count, 2)))
 
 
+@pytest.mark.slow
 def test_what_is_left_out(roots):
     for root in roots:
         known = known_by(root)
@@ -223,6 +224,7 @@ def survive(rank, root, end):
         (root / end).write_text(str(input_error(error)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('end', ['all_reduce', 'barrier', 'together'])
 def test_the_end_of_another_process_is_one_line(end, tmp_path):
     mp.spawn(survive, (tmp_path, end), nprocs=2)

@@ -17,6 +17,7 @@ from hcflow_model.pipeline.sampler import EpochSampler
 class ResumableModel(SRModel):
     """Saves, resumes and stops models that train net_g (with net_g_ema) and optionally net_d."""
 
+    renames_files = True  # writes beside a checkpoint's name and renames, which replaces a link
     stops_when_asked = True  # after a signal, it finishes the iteration and saves
     epoch = last_iter = first_iter = 0  # last_iter: the last complete one
     saves_alone = False  # the other processes no longer answer

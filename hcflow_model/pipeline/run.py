@@ -53,7 +53,8 @@ def run(args: argparse.Namespace, opt: dict, text: str) -> None:
     check_checkpoints_exist(opt)
     if not (opt['auto_resume'] or opt['path'].get('resume_state')):
         check_not_in_archive(opt)
-    model, folders = MODEL_REGISTRY.get(opt['model_type']), RunFolders(text)
+    model = MODEL_REGISTRY.get(opt['model_type'])
+    folders = RunFolders(text, renames=getattr(model, 'renames_files', False))
     connect = options_parser(opt, args)
 
     def lock():

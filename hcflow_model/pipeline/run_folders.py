@@ -34,17 +34,22 @@ def check_not_in_archive(opt: dict) -> None:
                              f'{", or go on with --auto_resume" if opt["is_train"] else ""}.')
 
 
-def refuse_links(root: str | os.PathLike) -> None:
-    """Refuse links that lead out of an experiment's folder and that would be written through: those to folders, and
-    pictures. Other files are written beside their name and renamed, which replaces a link.
+def refuse_links(root: str | os.PathLike, renames: bool = True) -> None:
+    """Refuse links that lead out of an experiment's folder and that would be written through: those to folders,
+    pictures and logs. Other files are written beside their name and renamed, which replaces a link.
+
+    Args:
+        root: The folder.
+        renames: The model writes its checkpoints in this way. BasicSR's own models do not.
 
     Raises:
         InputError: There is one.
     """
     inside = os.path.realpath(root)
     for folder, folders, files in os.walk(root):
-        pictures = files if 'visualization' in Path(folder).relative_to(root).parts else []
-        for path in (os.path.join(folder, name) for name in (*folders, *pictures)):
+        if renames and 'visualization' not in Path(folder).relative_to(root).parts:
+            files = [name for name in files if name.endswith('.log')]
+        for path in (os.path.join(folder, name) for name in (*folders, *files)):
             target = os.path.realpath(path)
             if os.path.islink(path) and not target.startswith(f'{inside}{os.sep}'):
                 raise InputError(f'{path} is a link to {target}, outside of the experiment, so training would write '
@@ -89,10 +94,11 @@ class RunFolders:
 
     Args:
         option_text (str): Of its option file, which may lie in the folder that is archived.
+        renames (bool): See :func:`refuse_links`.
     """
 
-    def __init__(self, option_text: str):
-        self.option_text = option_text
+    def __init__(self, option_text: str, renames: bool = True):
+        self.option_text, self.renames = option_text, renames
         self.archived = []  # (folder, its archive)
         self.before = {}  # {file: (time, size)} of the folders when the run got them
         self.option_copy = None  # (file, what it held before)
@@ -116,7 +122,7 @@ class RunFolders:
     @master_only
     def copy_option_file(self, option_file: str, experiments_root: str) -> None:
         """Take the place of BasicSR's `copy_opt_file` (utils/options.py)."""
-        refuse_links(experiments_root)
+        refuse_links(experiments_root, self.renames)
         for folder in ('models', 'training_states'):  # which BasicSR does not make where training resumes: there, the
             (Path(experiments_root) / folder).mkdir(parents=True, exist_ok=True)  # name may still be a new one
         file = Path(experiments_root) / Path(option_file).name

@@ -7,6 +7,7 @@ import torch
 
 from hcflow_arch.convs import layout as memory_layout
 from hcflow_arch.convs import winograd
+from hcflow_model.images import drawing
 
 torch.set_num_threads(1)  # tiny tensors: a second thread only waits, ten times slower on a busy machine
 torch.backends.cudnn.allow_tf32 = False  # its 10 bits of mantissa would hide errors of 1e-4
@@ -49,6 +50,22 @@ def command(tmp_path, monkeypatch, capsys):
         code = cli.main(list(argv))
         return (code, *capsys.readouterr())
     return run
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    """Warnings of BasicSR's logger."""
+    texts = []
+    monkeypatch.setattr(logging.getLogger('basicsr'), 'warning', texts.append)
+    return texts
+
+
+@pytest.fixture
+def rows_of_tiles(monkeypatch):
+    """The tiles of each row of every sheet that is drawn."""
+    rows, draw_row = [], drawing._draw_row
+    monkeypatch.setattr(drawing, '_draw_row', lambda tiles: rows.append(tiles) or draw_row(tiles))
+    return rows
 
 
 @pytest.fixture

@@ -17,18 +17,15 @@ SPEC.loader.exec_module(make_picture)
 
 
 @pytest.mark.slow
-def test_picture(tmp_path, monkeypatch):
+def test_picture(tmp_path, rows_of_tiles):
     net = perturb(small_net(), 0.03)
     torch.save({'params': net.state_dict(), 'network_g': {'type': 'HCFlowNet', **net.arguments}}, tmp_path / 'net.pth')
-    rows = []
-    draw_row = sheet_drawing._draw_row
-    monkeypatch.setattr(sheet_drawing, '_draw_row', lambda tiles: rows.append(tiles) or draw_row(tiles))
     make_picture.make_picture(tmp_path / 'net.pth', tmp_path / 'sheet.png')
-    assert [[tile.title for tile in row] for row in rows] == [
+    assert [[tile.title for tile in row] for row in rows_of_tiles] == [
         ['LR 40x32', 'bicubic', 'temperature 0', 'ground truth'],
         [*(f'temperature 0.8, sample {i}' for i in (1, 2, 3)), 'std over 3 samples (grey levels)']]
     gt = cv2.imread(str(DATA / 'val_gt' / 'cat.png'))[make_picture.CROP]
-    np.testing.assert_array_equal(rows[0][3].image, gt.repeat(2, 0).repeat(2, 1))
+    np.testing.assert_array_equal(rows_of_tiles[0][3].image, gt.repeat(2, 0).repeat(2, 1))
     sheet, committed = (cv2.imread(str(path)) for path in (tmp_path / 'sheet.png', DOCS / 'demo_sheet.png'))
     assert len(sheet) == len(committed)
     x, y = sheet_drawing.MARGIN, 34  # LR and bicubic do not depend on the network

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from helpers import (
+    L1,
     SMALL,
     GraphStandIn,
     adam_states,
@@ -27,7 +28,6 @@ from hcflow_model.models.update import gradients
 from hcflow_model.utils.distributed import settle
 
 pytestmark = pytest.mark.slow
-L1 = {'type': 'L1Loss', 'loss_weight': 1.0, 'reduction': 'mean'}
 STARTS = ('paper', 'wavelet')
 RUNS = {
     'HCFlow': ('HCFlowModel', 'sr', {'nll_opt': {'type': 'NLLLoss'}}),

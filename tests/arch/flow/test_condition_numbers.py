@@ -3,7 +3,6 @@ import math
 
 import pytest
 import torch
-from basicsr.utils import get_root_logger
 from helpers import NLL_OPT, small_net, train, training_model
 
 from hcflow_arch.flow.condition_numbers import MAX_CONDITION, condition_numbers, largest_condition_number
@@ -38,9 +37,7 @@ def test_without_matrices():
     assert condition_numbers(torch.nn.Conv2d(3, 3, 1)) == {} and largest_condition_number(torch.nn.ReLU()) == 1
 
 
-def test_log_has_it_and_warns_once(tmp_path, monkeypatch):
-    warnings = []
-    monkeypatch.setattr(get_root_logger(), 'warning', warnings.append)
+def test_log_has_it_and_warns_once(tmp_path, warnings):
     model = training_model(tmp_path, NLL_OPT)
     log, = train(model, 1)
     assert 1 <= log['condition_1x1'] < 2 and not warnings

@@ -10,7 +10,7 @@ from threading import Thread
 import pytest
 import torch
 import yaml
-from helpers import demo_options, released_state_dict
+from helpers import Exploit, demo_options, released_state_dict
 
 from hcflow_arch import InputError, load_official_state_dict
 from hcflow_model import HCFlowRescaler
@@ -136,11 +136,6 @@ def test_an_answer_that_is_an_error(status, server, capsys):
     assert error.count('\n') == 1 and f'HTTP {status}' in error and str(cache_folder()) in error
     assert f'{os.environ["HCFLOW_RELEASE"]}/{FILE}' in error
     assert_nothing_kept()
-
-
-class Exploit:
-    def __reduce__(self):
-        return os.mkdir, (os.path.abspath('ran'),)
 
 
 @pytest.mark.slow

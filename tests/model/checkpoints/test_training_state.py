@@ -4,7 +4,6 @@ import copy
 import pytest
 import torch
 from basicsr.models.sr_model import SRModel
-from basicsr.utils import get_root_logger
 from helpers import NLL_OPT, SMALL, cpu_options, equal, train, training_model, weights_of
 
 from hcflow_arch import InputError
@@ -211,9 +210,7 @@ CHANGES = {
 @pytest.mark.parametrize('warmup_iter', [-1, 4])
 @pytest.mark.parametrize('at', [3, 6])
 @pytest.mark.parametrize('name', CHANGES)
-def test_changed_schedules_take_effect(name, at, warmup_iter, tmp_path, monkeypatch):
-    warnings = []
-    monkeypatch.setattr(get_root_logger(), 'warning', warnings.append)
+def test_changed_schedules_take_effect(name, at, warmup_iter, tmp_path, warnings):
     before, changes = CHANGES[name]
     after = changes if 'type' in changes else {**before, **changes}
     got, wanted = resumed_rates(lambda: scheduled(tmp_path, before, warmup_iter),
@@ -228,9 +225,7 @@ def test_changed_schedules_take_effect(name, at, warmup_iter, tmp_path, monkeypa
 @pytest.mark.parametrize(('change', 'words'), [
     ({'lr': 5e-4}, 'train.optim_g.lr 0.001 -> 0.0005'), ({'warmup_iter': 9}, 'train.warmup_iter 4 -> 9'),
     ({'warmup_iter': -1}, 'train.warmup_iter 4 -> -1')])
-def test_changed_rates_take_effect(change, words, before, tmp_path, monkeypatch):
-    warnings = []
-    monkeypatch.setattr(get_root_logger(), 'warning', warnings.append)
+def test_changed_rates_take_effect(change, words, before, tmp_path, warnings):
     got, wanted = resumed_rates(lambda: scheduled(tmp_path, before, 4),
                                 lambda: scheduled(tmp_path, before, **{'warmup_iter': 4, **change}), 3)
     assert got == pytest.approx(wanted, rel=1e-12) and words in warnings[0]
@@ -238,20 +233,16 @@ def test_changed_rates_take_effect(change, words, before, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize('warmup_iter', [-1, 4])
 @pytest.mark.parametrize('before', [STEPS, RESTARTS, COSINE | {'periods': [12]}], ids=lambda x: x['type'])
-def test_options_that_stay_change_nothing(before, warmup_iter, tmp_path, monkeypatch):
-    warnings = []
-    monkeypatch.setattr(get_root_logger(), 'warning', warnings.append)
+def test_options_that_stay_change_nothing(before, warmup_iter, tmp_path, warnings):
     got, wanted = resumed_rates(*[lambda: scheduled(tmp_path, before, warmup_iter)] * 2, 3)
     assert got == wanted and not warnings  # to the last bit
 
 
-def test_other_settings_of_adam_take_effect(tmp_path, monkeypatch):
-    warnings = []
+def test_other_settings_of_adam_take_effect(tmp_path, warnings):
     model = scheduled(tmp_path, STEPS)
     train(model, 2)
     model.save(0, 2)
     changed = scheduled(tmp_path, STEPS, betas=[0.5, 0.9], weight_decay=0.1, amsgrad=True)
-    monkeypatch.setattr(get_root_logger(), 'warning', warnings.append)
     changed.resume_training(load(tmp_path))
     group, = changed.optimizer_g.param_groups
     assert (group['betas'], group['weight_decay'], group['amsgrad']) == ((0.5, 0.9), 0.1, True)

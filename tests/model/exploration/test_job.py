@@ -90,15 +90,12 @@ def test_samples_are_those_of_the_network(explored, data):
             assert (got - wanted).abs().max() <= 0.5 / 255 + 1e-5
 
 
-def test_sheet_shows_the_std_of_the_files(data, monkeypatch, tmp_path):
+def test_sheet_shows_the_std_of_the_files(data, rows_of_tiles, tmp_path):
     folder, _ = data
-    rows = []
-    draw_row = sheet_drawing._draw_row
-    monkeypatch.setattr(sheet_drawing, '_draw_row', lambda tiles: rows.append(tiles) or draw_row(tiles))
     assert main(arguments(folder, **{'-o': tmp_path, '--temperatures': [0.9], '-n': 3})) == 0
     files = np.stack([read(tmp_path / f'lr_t0.9_{i}.png').astype(np.float64) for i in (1, 2, 3)])
     std = files.std(axis=0, ddof=1).mean(axis=2)
-    tile = rows[1][3]
+    tile = rows_of_tiles[1][3]
     assert tile.title == 'std over 3 samples (grey levels)' and tile.caption == f'mean {std.mean():.2f}'
     factor = 6  # 48 pixels are drawn as 288
     wanted = sheet_drawing._colour((std / np.quantile(std, 0.995)).clip(0, 1))

@@ -12,14 +12,6 @@ from hcflow_model.images.drawing import value_map
 from hcflow_model.validation.sheet import draw_sheet
 
 
-@pytest.fixture
-def rows_of_tiles(monkeypatch):
-    drawn = []
-    draw_row = sheet_drawing._draw_row
-    monkeypatch.setattr(sheet_drawing, '_draw_row', lambda tiles: drawn.append(tiles) or draw_row(tiles))
-    return drawn
-
-
 def images(count, seed=0, height=32, width=48):
     return [random_image(1, 3, height, width, seed=100 * seed + i) for i in range(count)]
 

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from basicsr.utils import get_root_logger
 from helpers import L1, NLL_OPT, GraphStandIn, gan_opts, perturb, random_image, small_net, train, training_model
 
 from hcflow_arch import InputError
@@ -88,11 +87,9 @@ def test_without_memory_for_a_graph_tiles_run_as_usual(monkeypatch):
     assert all(torch.equal(image, images[0]) for image in images) and not decode._graphs
 
 
-def test_where_nothing_can_be_recorded_tiles_run_as_usual(monkeypatch):
+def test_where_nothing_can_be_recorded_tiles_run_as_usual(monkeypatch, warnings):
     def fail(*args, **kwargs):
         raise RuntimeError('operation not permitted when stream is capturing\nmore')
-    warnings = []
-    monkeypatch.setattr(get_root_logger(), 'warning', warnings.append)
     monkeypatch.setattr(cuda_graph, 'CudaGraph', fail)
     monkeypatch.setattr(cuda_graph.RepeatedDecode, '_key', lambda self, lq: lq.shape if self._records else None)
     decode, lq = cuda_graph.RepeatedDecode(perturb(small_net(), 0.05)), random_image(1, 3, 6, 6)
@@ -143,8 +140,6 @@ def test_patches_of_ever_other_sizes_run_as_usual(tmp_path, stand_in, monkeypatc
     assert stand_in.made == 2 and stand_in.replays == 3  # the first update of all starts actnorms
 
 
-def test_no_effect_on_a_cpu(tmp_path, monkeypatch):
-    warnings = []
-    monkeypatch.setattr(get_root_logger(), 'warning', warnings.append)
+def test_no_effect_on_a_cpu(tmp_path, warnings):
     assert training_model(tmp_path, NLL_OPT, cuda_graph=True).graphs is None
     assert warnings == ['train.cuda_graph has no effect here: it needs a GPU.']

@@ -1,10 +1,7 @@
 """Images that do not fit into memory go through the network in tiles by themselves, and say so."""
-import logging
-
 import numpy as np
 import pytest
 import torch
-from basicsr.utils import get_root_logger
 from helpers import perturb, random_image, small_net
 
 from hcflow_arch import InputError
@@ -33,37 +30,19 @@ def test_whole_where_it_fits():
     assert runs([]) == [None] and runs([], tile=64) == [64]
 
 
-class Records(logging.Handler):
-    """The lines that a logger writes."""
-
-    def __init__(self):
-        super().__init__()
-        self.lines = []
-
-    def emit(self, record):
-        self.lines.append(record.getMessage())
-
-
-@pytest.fixture
-def lines():
-    handler = Records()
-    get_root_logger().addHandler(handler)
-    yield handler.lines
-    get_root_logger().removeHandler(handler)
-
-
 def test_memory_that_pytorch_keeps_on_a_gpu_is_free(monkeypatch):
     for name, value in {'mem_get_info': (100, 1000), 'memory_reserved': 500, 'memory_allocated': 20}.items():
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
     assert free_memory(torch.device('cuda')) == 580
 
 
-def test_tiles_where_the_estimate_says_so(monkeypatch, lines):
+def test_tiles_where_the_estimate_says_so(monkeypatch, log):
     net = small_net()
     needed = memory_needed(net, 500, 400)
     monkeypatch.setattr(tile_choice, 'free_memory', lambda device: needed)
     assert runs([], net=net) == [128]
-    assert len(lines) == 1 and '500x400 does not fit' in lines[0] and lines[0].endswith('in tiles of 128.')
+    (_, line), = log
+    assert '500x400 does not fit' in line and line.endswith('in tiles of 128.')
     assert runs([], net=net, size=(100, 128)) == [None]  # one tile anyway
     monkeypatch.setattr(tile_choice, 'free_memory', lambda device: None)
     assert runs([], net=net) == [None]

@@ -1,7 +1,6 @@
 """Mixed precision by the options train.amp and val.amp."""
 import pytest
 import torch
-from basicsr.utils import get_root_logger
 from helpers import NLL_OPT, SMALL, perturb, train, training_model
 
 from hcflow_model.models import hcflow_model
@@ -41,9 +40,7 @@ def test_validation_in_bf16(tmp_path):
 
 @pytest.mark.parametrize(('amp', 'has_instructions', 'lines'), [
     ('bf16', False, 1), ('bf16', True, 0), (None, False, 0)])
-def test_slow_cpus_are_told(amp, has_instructions, lines, tmp_path, monkeypatch):
-    warnings = []
-    monkeypatch.setattr(get_root_logger(), 'warning', warnings.append)
+def test_slow_cpus_are_told(amp, has_instructions, lines, tmp_path, monkeypatch, warnings):
     monkeypatch.setattr(hcflow_model, 'has_bf16_instructions', lambda device: has_instructions)
     training_model(tmp_path, LOSSES, amp=amp)
     assert len(warnings) == lines

@@ -1,7 +1,6 @@
 """Validation that goes on: samples and images that cannot be used are left out, counted and named."""
 import csv
 import json
-import logging
 import shutil
 
 import cv2
@@ -48,13 +47,6 @@ def make_model(tmp_path, far_pixels_pass, monkeypatch):
         model.calls = calls
         return model
     return make
-
-
-@pytest.fixture
-def warnings(monkeypatch):
-    texts = []
-    monkeypatch.setattr(logging.getLogger('basicsr'), 'warning', texts.append)
-    return texts
 
 
 def validate(model, images, save_img=True):

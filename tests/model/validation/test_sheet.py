@@ -33,15 +33,6 @@ def to_bgr(image, factor=1):
     return picture.repeat(factor, 0).repeat(factor, 1)
 
 
-@pytest.fixture
-def rows_of_tiles(monkeypatch):
-    """The tiles of each row that draw_sheet is about to draw."""
-    drawn = []
-    draw_row = sheet_drawing._draw_row
-    monkeypatch.setattr(sheet_drawing, '_draw_row', lambda tiles: drawn.append(tiles) or draw_row(tiles))
-    return drawn
-
-
 def titles(rows):
     return [[tile.title for tile in row] for row in rows]
 

@@ -261,17 +261,6 @@ def test_files_and_folders_that_cannot_be_read(capsys):
     assert 'no regular file' in capsys.readouterr().err
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason='root may read everything')
-def test_folders_without_permission(capsys):
-    shutil.copytree(LQ, 'in/sub')
-    shutil.copy(LQ / 'cat.png', 'in/a.png')
-    os.chmod('in/sub', 0)
-    assert main(['upscale', '-i', 'in', '-o', 'out', '-w', 'sr.pth']) == 1
-    out, err = capsys.readouterr()
-    os.chmod('in/sub', 0o700)
-    assert '1 done, 1 failed' in out and 'in/sub: cannot be searched: Permission denied' in err
-
-
 def test_folders_that_cannot_be_searched(capsys, monkeypatch):
     """As for a user without permission."""
     shutil.copytree(LQ, 'in/sub')

@@ -132,9 +132,3 @@ def test_commands_and_block_of_the_documentation(hcflow, tmp_path):
     block, = re.findall(r'```yaml\n(.*?)```', text, re.DOTALL)
     assert outputs[0][1] == block
     assert yaml.safe_load(outputs[2][1])['datasets']['train']['type'] == 'HROnlyDataset'
-
-
-def test_help_has_examples(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(['prepare', '--help'])
-    assert stop.value.code == 0 and 'hcflow prepare -i photos' in capsys.readouterr().out

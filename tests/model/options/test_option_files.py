@@ -12,11 +12,10 @@ from basicsr.models import build_model
 from basicsr.utils import FileClient
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 from basicsr.utils.matlab_functions import imresize
-from helpers import DATA, ROOT, SMALL, command_line, perturb, small_net
-from torchvision.models import vgg19
+from helpers import DATA, ROOT, SMALL, command_line, perturb, small_net, write_random_vgg
 
 import hcflow_model.data.hr_only_dataset  # noqa: F401  (registers it)
-from hcflow_arch import HCFlowNet, HCFlowVGGDiscriminator
+from hcflow_arch import HCFlowVGGDiscriminator
 from hcflow_model.options import check as option_check
 from hcflow_model.options import read as safe_yaml
 from hcflow_model.options import schema as option_schema
@@ -174,17 +173,6 @@ def test_full_file_is_accepted(path, tmp_path, monkeypatch):
     parsed(read(path), tmp_path)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('key, trained, constant', [((SR, 4), 23_232_539, 0), ((SR, 8), 27_017_723, 0),
-                                                    ((RESCALING, 4), 4_396_206, 144)])
-def test_networks_have_the_sizes_of_the_paper(key, trained, constant, monkeypatch):
-    monkeypatch.setattr(torch.nn.init, 'orthogonal_', lambda weight: weight)  # slow, and only sizes count
-    kwargs = {name: value for name, value in NETWORKS[key].items() if name != 'type'}
-    parameters = list(HCFlowNet(**kwargs).parameters())
-    assert sum(p.numel() for p in parameters if p.requires_grad) == trained
-    assert sum(p.numel() for p in parameters if not p.requires_grad) == constant
-
-
 # ---- shrunk ----
 
 @pytest.fixture(scope='module')
@@ -209,17 +197,7 @@ def _write(path, image):
 
 @pytest.fixture(scope='module')
 def vgg_file(tmp_path_factory):
-    """VGG19 of random features; its classifier, which nobody uses, takes no space."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.device('meta'):
-        shapes = {name: weight.shape for name, weight in vgg19(weights=None).state_dict().items()}
-    weights = {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}
-    for name, shape in shapes.items():
-        if name.startswith('features') and len(shape) == 4:
-            weights[name] = torch.randn(shape, generator=generator) * (2 / shape[1:].numel())**0.5
-    path = tmp_path_factory.mktemp('vgg') / 'vgg19-dcbb9e9d.pth'
-    torch.save(weights, path)
-    return path
+    return write_random_vgg(tmp_path_factory.mktemp('vgg'))
 
 
 @pytest.fixture

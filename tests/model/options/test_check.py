@@ -320,13 +320,13 @@ def test_dataset_with_options_of_its_own(registered):
 
 
 def test_metric_of_a_plugin(registered):
-    def calculate_mae(img, img2, crop_border=(0, 0)):
+    def calculate_other_mae(img, img2, crop_border=(0, 0)):
         return 0
 
-    registered(METRIC_REGISTRY, calculate_mae)
-    check({'val.metrics.mae': {'type': 'calculate_mae', 'better': 'lower', 'crop_border': [1, 2]}})
+    registered(METRIC_REGISTRY, calculate_other_mae)
+    check({'val.metrics.mae': {'type': 'calculate_other_mae', 'better': 'lower', 'crop_border': [1, 2]}})
     with pytest.raises(InputError, match="'val.metrics.mae.better' is 'less'; allowed are higher, lower and ~"):
-        check({'val.metrics.mae': {'type': 'calculate_mae', 'better': 'less'}})
+        check({'val.metrics.mae': {'type': 'calculate_other_mae', 'better': 'less'}})
 
 
 def test_more_networks_than_ours():

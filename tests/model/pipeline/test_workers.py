@@ -1,4 +1,5 @@
 """Processes that load data, however they are started: forked (Linux), spawned (Windows, macOS) or by a fork server."""
+import gc
 import random
 import shutil
 
@@ -18,6 +19,7 @@ from hcflow_model.pipeline.run import _end_training
 @pytest.fixture(autouse=True)
 def no_workers_are_left():
     yield
+    gc.collect()  # loaders that failed end their workers
     _end_training()
 
 

@@ -20,7 +20,7 @@ from .rules import check_block, check_type, named, require
 FLAT_DATASETS = ('PairedImageDataset', 'SingleImageDataset', 'HROnlyDataset')  # they do not look into subfolders
 ROOTS_OF = {'PairedImageDataset': ('dataroot_gt', 'dataroot_lq'), 'SingleImageDataset': ('dataroot_lq',),
             'HROnlyDataset': ('dataroot_gt',)}  # the first is that of the meta_info_file
-NUM_SIZES = 100  # so many sizes in an LMDB are compared with its meta_info.txt: each costs a read
+NUM_SIZES = 100  # sizes of an LMDB that are compared with its meta_info.txt: each costs a read
 
 
 def check_dataset(name: str, dataset: dict, opt: dict) -> None:
@@ -34,7 +34,7 @@ def check_dataset(name: str, dataset: dict, opt: dict) -> None:
     Raises:
         InputError: A folder or LMDB that is missing or empty, pairs or patches that do not fit the scale.
     """
-    if dataset['type'] in FLAT_DATASETS:  # BasicSR takes some keys that stand there empty for given
+    if dataset['type'] in FLAT_DATASETS:  # BasicSR takes some empty keys for given
         for key in [key for key, value in dataset.items() if value is None]:
             del dataset[key]
     _check_loading(name, dataset)

@@ -28,7 +28,7 @@ def require(name: str, block: dict, keys: Iterable[str], known: Iterable[str] = 
     for key in keys:
         if block.get(key) is None:
             if key in block:
-                raise InputError(f"{name} has no '{key}': it stands there empty.")
+                raise InputError(f"{name} has no '{key}': it is empty.")
             strange = [other for other in block if other not in known]
             raise InputError(f"{name} has no '{key}'{did_you_mean(key, strange)}.")
 

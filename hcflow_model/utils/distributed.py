@@ -42,7 +42,7 @@ def together(opt: dict, function: Callable, *args: object) -> list:
     result = own_error = None
     try:
         result = function(*args)
-    except Exception as error:  # whatever it is: the others are told of it before it is raised
+    except Exception as error:  # of any kind: the other processes must know before it is raised
         own_error = error
     outcomes = [None] * dist.get_world_size()
     dist.all_gather_object(outcomes, (result, isinstance(own_error, InputError), own_error and repr(own_error),

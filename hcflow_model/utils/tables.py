@@ -1,4 +1,4 @@
-"""How figures are told: labels, numbers, tables, JSON."""
+"""How figures are shown: labels, numbers, tables, JSON."""
 import math
 
 BICUBIC = 'bicubic'

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from hcflow_arch import InputError
 from hcflow_model.images.files import IMAGE_ENDINGS, WRITABLE, find_images
-from hcflow_model.utils.files import WriteError, check_folder, file_name, printable
+from hcflow_model.utils.files import WriteError, check_folder, file_name, printable, real_path
 from hcflow_model.utils.memory import enough_memory
 from hcflow_model.utils.terminal import one_line
 
@@ -71,13 +71,13 @@ def plan(args: argparse.Namespace, extension: str | None = None) -> list[Job]:
         raise InputError(f'Output {output}: format {output.suffix!r} cannot be written; allowed are '
                          f'{", ".join(WRITABLE)}.')
     folder = source.parent if is_one else source
-    if output.resolve() == folder.resolve():
+    if real_path(output) == real_path(folder):
         raise InputError(f'The output folder is the input folder, {folder}; give another one, so that no image can be '
                          'written over.')
     if is_one:
         return [Job(source, output / f'{source.stem}{suffix}', extension)]
     images, problems = find_images(source)
-    images = [path for path in images if output.resolve() not in path.resolve().parents]
+    images = [path for path in images if real_path(output) not in real_path(path).parents]
     if not images and not problems:
         raise InputError(f'Folder {source} has no images ({", ".join(IMAGE_ENDINGS)}).')
     stems = [path.relative_to(source).with_suffix('') for path in images]

@@ -110,7 +110,8 @@ def _num_cores():
 
 def _check_places(source, out):
     """Neither may lie within the other: outputs would become inputs of the next run."""
-    inner, outer = source.resolve(), out.resolve()
+    from hcflow_model.utils.files import real_path
+    inner, outer = real_path(source), real_path(out)
     if inner == outer or inner in outer.parents or outer in inner.parents:
         raise InputError(f'-o {out} and -i {source} lie within each other; give an output folder of its own, such as '
                          'datasets/NAME.')

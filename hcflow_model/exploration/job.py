@@ -24,7 +24,7 @@ from hcflow_model.inference.tile_size import SHARE, free_memory, memory_needed
 from hcflow_model.inference.tiling import Tile
 from hcflow_model.metrics.hcflow_metric import calculate_diversity, calculate_lr_psnr
 from hcflow_model.utils.devices import find_device
-from hcflow_model.utils.files import check_folder, file_hash, file_name, write_bytes
+from hcflow_model.utils.files import check_folder, file_hash, file_name, real_path, write_bytes
 from hcflow_model.utils.memory import keep_freed_memory
 from hcflow_model.utils.tables import BICUBIC, aligned, json_safe, number, temperature_label
 from hcflow_model.validation.report import versions
@@ -85,7 +85,7 @@ class ExplorationJob:
 
     def _check_files(self):
         check_folder(self.folder)
-        given = {Path(path).resolve() for path in (self.args.input, self.args.gt, self.args.edit) if path is not None}
+        given = {real_path(path) for path in (self.args.input, self.args.gt, self.args.edit) if path is not None}
         names = ['sheet.png', 'explore.json', *(f'{label}_{i + 1}.png' for label, count in self.labels.items()
                                                 for i in range(count))]
         if self.args.interpolate is not None:
@@ -94,7 +94,7 @@ class ExplorationJob:
             names += ['edit.png', *(f'edit_{content}_{what}.png' for content in ('input', 'own')
                                     for what in (KEPT, *self.labels))]
         for path in map(self._path, names):
-            if path.resolve() in given:
+            if real_path(path) in given:
                 raise InputError(f'{path} is an input, and would be overwritten; give another folder with -o.')
             if os.path.exists(path) and not self.args.overwrite:
                 raise InputError(f'{path} is there already; give another folder with -o, or --overwrite.')

@@ -23,6 +23,8 @@ from hcflow_arch import HCFlowNet, InputError
 from hcflow_arch.weights.safe_load import unsafe_checkpoint
 from hcflow_model.checkpoints import files as checkpoints
 from hcflow_model.data.lmdb import LmdbBackend
+from hcflow_model.images.files import write_image
+from hcflow_model.utils.files import file_name
 
 from .stopping import SIGNALS
 
@@ -71,6 +73,12 @@ def get_root_logger(*args, **kwargs) -> logging.Logger:
         if isinstance(handler, logging.FileHandler):
             handler.stream.reconfigure(encoding='utf-8')
     return logger
+
+
+def imwrite(img: np.ndarray, file_path: str, params: list | None = None, auto_mkdir: bool = True) -> None:
+    """BasicSR's `imwrite` (utils/img_util.py) for every name: OpenCV ends the process at bytes that are no UTF-8."""
+    folder, name = os.path.split(file_path)
+    write_image(os.path.join(folder, file_name(*os.path.splitext(name))), img)
 
 
 def backends() -> dict[str, type]:

@@ -24,7 +24,7 @@ from hcflow_model.utils.terminal import OptionalStream
 
 from .datasets import PrefetchGenerator, build_dataloader, dataset_builder
 from .parsing import complete_options, options_parser
-from .repairs import backends, get_root_logger, name_checkpoint, replaced, worker_init_fn
+from .repairs import backends, get_root_logger, imwrite, name_checkpoint, replaced, worker_init_fn
 from .resume_state import build_model, load_resume_state, saved_on_error
 from .run_folders import RunFolders, check_not_in_archive, locked
 from .sampler import EpochSampler
@@ -99,6 +99,8 @@ def run(args: argparse.Namespace, opt: dict, text: str) -> None:
             (basicsr.data.prefetch_dataloader, 'PrefetchGenerator', PrefetchGenerator),
             (FileClient, '_backends', backends()),
             (BaseModel, 'load_network', name_checkpoint(BaseModel.load_network)),
+            *((module, 'imwrite', imwrite) for name, module in sys.modules.items()
+              if name.startswith('basicsr.models.') and hasattr(module, 'imwrite')),
         ]))
         stack.enter_context(folders.put_back_on_error())
         stack.enter_context(saved_on_error())

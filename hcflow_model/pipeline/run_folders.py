@@ -12,7 +12,7 @@ from basicsr.utils import get_time_str
 from basicsr.utils.dist_util import master_only
 
 from hcflow_arch import InputError
-from hcflow_model.utils.files import write_bytes
+from hcflow_model.utils.files import real_path, write_bytes
 
 try:
     import fcntl
@@ -24,12 +24,12 @@ NOTES = ('.log', '.yml', '.yaml')  # what a run writes before it has made anythi
 
 def check_not_in_archive(opt: dict) -> None:
     """Refuse checkpoints and data in the folder that this run would archive: they would be gone when they are read."""
-    root = Path(opt['path']['experiments_root' if opt['is_train'] else 'results_root']).resolve()
+    root = real_path(opt['path']['experiments_root' if opt['is_train'] else 'results_root'])
     used = {f'path.{key}': value for key, value in opt['path'].items() if key.startswith('pretrain_network')}
     for phase, dataset in opt['datasets'].items():
         used.update({f'datasets.{phase}.{key}': dataset.get(key) for key in ('dataroot_gt', 'dataroot_lq')})
     for name, path in used.items():
-        if isinstance(path, str) and root in Path(path).resolve().parents:
+        if isinstance(path, str) and root in real_path(path).parents:
             raise InputError(f"'{name}': {path} lies in {root}, which a new run of this name moves away. Change `name`"
                              f'{", or go on with --auto_resume" if opt["is_train"] else ""}.')
 

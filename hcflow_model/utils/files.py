@@ -29,6 +29,11 @@ def open_regular(path: str | os.PathLike) -> BinaryIO:
     return open(path, 'rb')
 
 
+def real_path(path: str | os.PathLike) -> Path:
+    """`path` without links. `Path.resolve` raises an error for a link that leads to itself (before Python 3.13)."""
+    return Path(os.path.realpath(path))
+
+
 def file_name(name: str, end: str = '') -> str:
     """`name` and `end` as the name of a file. What file systems do not take is replaced or cut, and a hash added."""
     plain = re.sub(r'[/\0]|^\.{0,2}$', '_', name)

@@ -2,6 +2,8 @@
 import math
 from pathlib import Path
 
+from hcflow_model.utils.files import real_path
+
 from .settings import Settings
 
 PAPER = {'gt_size': 160, 'use_hflip': True, 'num_worker_per_gpu': 6, 'batch_size_per_gpu': 16,
@@ -24,7 +26,7 @@ def dataset_block(out: Path, settings: Settings, sizes: dict[str, dict[str, tupl
     Returns:
         {'datasets': {'train': …, 'val': …}}; without val where no images were kept for it.
     """
-    name = out.resolve().name
+    name = real_path(out).name
     place = _place(out, settings, 'train', lmdb)
     train_sizes = sizes[settings.folders('train')[0]]
     kept = recipe or {**PAPER, 'use_rot': settings.hr_only}

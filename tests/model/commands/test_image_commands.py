@@ -247,15 +247,17 @@ def test_files_and_folders_that_cannot_be_read(capsys):
     os.symlink('..', 'in/loop')
     os.symlink('/dev/zero', 'in/zero.png')
     os.symlink('nowhere', 'in/gone.png')
+    os.symlink('itself.png', 'in/itself.png')
     os.mkfifo('in/pipe.png')
     Path('in/folder.png').mkdir()  # a folder of that name is searched
     shutil.copy(LQ / 'cat.png', 'in/folder.png/d.png')
     assert main(['upscale', '-i', 'in', '-o', 'out', '-w', 'sr.pth']) == 1
     out, err = capsys.readouterr()
-    assert '4 done, 5 failed' in out and below('out') == ['cat.png', 'folder.png/d.png', 'rocket.png', 'tower.png']
+    assert '4 done, 6 failed' in out and below('out') == ['cat.png', 'folder.png/d.png', 'rocket.png', 'tower.png']
     for name, problem in (('link', 'is a link to a folder'), ('loop', 'is a link to a folder'),
                           ('zero.png', 'no regular file'), ('gone.png', 'No such file'),
-                          ('pipe.png', 'no regular file')):
+                          ('pipe.png', 'no regular file'),
+                          ('itself.png', 'Too many levels')):
         assert re.search(f'in/{name}.*{problem}', err)
     assert main(['downscale', '-i', 'in/pipe.png', '-o', 'small', '-w', 'rescaling.pth']) == 1
     assert 'no regular file' in capsys.readouterr().err

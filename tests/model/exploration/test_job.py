@@ -203,6 +203,7 @@ def test_colours_under_alpha_0_are_not_seen(data, tmp_path):
 BAD = [
     ({'-i': 'missing.png'}, 'missing.png'),
     ({'-i': 'broken.png'}, 'broken.png'),
+    ({'-i': 'loop.png'}, 'loop.png'),
     ({'--weights': 'missing.pth'}, 'missing.pth'),
     ({'--weights': 'broken.png'}, 'broken.png'),
     ({'--weights': 'rescaling.pth'}, "task 'rescaling', here one for 'sr' is needed"),
@@ -228,6 +229,8 @@ def test_bad_input_is_one_error_and_no_file(data, tmp_path, monkeypatch, capsys,
     folder, _ = data
     monkeypatch.chdir(folder)
     (folder / 'broken.png').write_bytes(b'no image')
+    if not (folder / 'loop.png').is_symlink():
+        (folder / 'loop.png').symlink_to('loop.png')
     if changes.get('--weights') == 'rescaling.pth':
         save_network(folder / 'rescaling.pth', task='rescaling')
     assert main(arguments(folder, **{'-o': tmp_path / 'out', **changes})) == 1

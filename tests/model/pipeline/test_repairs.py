@@ -1,5 +1,7 @@
+import os
 import sys
 
+import numpy as np
 import pytest
 import torch
 from basicsr.models.base_model import BaseModel
@@ -7,7 +9,8 @@ from basicsr.models.sr_model import SRModel
 from helpers import L1, cpu_options, equal, golden_net, load_golden
 
 from hcflow_arch import InputError, basicsr_import
-from hcflow_model.pipeline.repairs import name_checkpoint, replaced
+from hcflow_model.images.files import read_image
+from hcflow_model.pipeline.repairs import imwrite, name_checkpoint, replaced
 
 
 def test_version_is_that_of_the_basicsr_that_would_be_imported(tmp_path, monkeypatch):
@@ -66,3 +69,11 @@ def test_other_networks_say_where_weights_are_looked_for(tmp_path):
     torch.save({'conv.weight': torch.zeros(1)}, tmp_path / 'bare.pth')
     with pytest.raises(InputError, match=r"bare\.pth has no 'params'. Set path.param_key_g .* or to ~"):
         sr_model(tmp_path, network, tmp_path / 'bare.pth')
+
+
+@pytest.mark.parametrize('name', [b'caf\xe9_10.png', b'\xff' * 251 + b'_10.png', b'new\nline.png'])
+def test_pictures_of_every_name(name, tmp_path):
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    imwrite(pixels, os.fsdecode(os.path.join(os.fsencode(tmp_path), b'folder', name)))
+    picture, = (tmp_path / 'folder').iterdir()
+    assert np.array_equal(read_image(picture), pixels) and picture.suffix == '.png'

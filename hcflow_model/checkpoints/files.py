@@ -192,8 +192,8 @@ def check_task(net: torch.nn.Module, state_dict: Mapping, path: str | os.PathLik
                          'checkpoint or the option file of the other task.')
 
 
-def _first(names: list[str], count: int = 3) -> str:
-    return ', '.join(names[:count]) + (', …' if len(names) > count else '')
+def _first(names: list[str]) -> str:
+    return ', '.join(names[:3]) + (', …' if len(names) > 3 else '')
 
 
 def random_states() -> dict:

@@ -1,6 +1,5 @@
 """Networks by name: released by the method's authors and fetched when they are first used, or part of this package."""
 import difflib
-import errno
 import http.client
 import os
 import sys
@@ -13,6 +12,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from hcflow_arch.errors import InputError
+from hcflow_model.utils.errors import DISK_ERRORS
 from hcflow_model.utils.files import file_hash, write_bytes
 
 RELEASE = 'https://github.com/JingyunLiang/HCFlow/releases/download/v0.0'
@@ -20,7 +20,6 @@ BUNDLED = Path(__file__).parents[1] / 'weights_data'
 ENDINGS = ('', '.pth', '.safetensors')
 TRIES, TIMEOUT = 3, 30  # seconds without a byte
 BLOCK, MAX_BYTES = 2**18, 2**30
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class Named(NamedTuple):

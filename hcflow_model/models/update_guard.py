@@ -143,13 +143,12 @@ def handle_status(model, status: Status, current_iter: int) -> None:
         model.stop(current_iter)
 
 
-def describe(status: Status, names: dict[torch.nn.Parameter, str], count: int = 3) -> tuple[str, list[str]]:
+def describe(status: Status, names: dict[torch.nn.Parameter, str]) -> tuple[str, list[str]]:
     """Describe what was not finite: a sentence, and the names of the losses of the skipped updates.
 
     Args:
         status: Of an iteration with a skipped update.
         names: {parameter: name}.
-        count: How many parameters to name.
     """
     parts, losses = [], []
     for check in status.checks:
@@ -162,8 +161,8 @@ def describe(status: Status, names: dict[torch.nn.Parameter, str], count: int = 
                if not finite]
         what = [f'loss {", ".join(bad_losses)}'] if bad_losses else []
         if bad:
-            more = ', …' if len(bad) > count else ''
-            what.append(f'gradients of {len(bad)} parameters ({", ".join(bad[:count])}{more})')
+            more = ', …' if len(bad) > 3 else ''
+            what.append(f'gradients of {len(bad)} parameters ({", ".join(bad[:3])}{more})')
         parts.append(f'update by {", ".join(check.losses)}: {" and ".join(what)}')
     return '; '.join(parts), losses
 

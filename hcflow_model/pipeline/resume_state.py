@@ -179,7 +179,6 @@ def _check_networks(opt, stem):
                 raise InputError(f'Checkpoint {path} has weights that are NaN in {len(nan)} tensors, such as {nan[0]}.')
 
 
-
 def _check_processes_agree(opt, iteration):
     """States lie where all processes see them, or training would begin at different iterations."""
     import torch.distributed as dist

@@ -7,7 +7,7 @@ import traceback
 from hcflow_arch.errors import InputError
 
 NO_ACCESS = (errno.EACCES, errno.EPERM)
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # also where the system names no file
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # also where no file is named
 LOST = re.compile('(gloo|nccl|store).*(closed by|reset by|broken pipe|timed? ?out|remote (process|peer))', re.I | re.S)
 
 

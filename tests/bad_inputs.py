@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import torch
-from helpers import REMOVED, SMALL, change_options, demo_options, small_net
+from helpers import REMOVED, SMALL_NET, change_options, demo_options, small_net
 
 NAME = 'demo_HCFlow_x4'
 MODELS = f'experiments/{NAME}/models'
@@ -61,13 +61,11 @@ GENERAL = [
     ('name is a number', {'name': 5}, "'name' is 5; it must be text"),
     ('seed below 0', {'manual_seed': -1}, "'manual_seed' is -1; it must be a whole number from 0"),
     ('seed too large', {'manual_seed': 2 ** 40}, 'it must be a whole number from 0 to'),
-    ('plugin is a path', {'plugins': ['../evil.py']}, "plugins is ['../evil.py']; it must be a list of module names"),
     ('plugin is relative', {'plugins': ['.evil']}, "plugins is ['.evil']; it must be a list of module names"),
     ('plugin with a syntax error', {'plugins': ['broken_of_a_test']}, "'broken_of_a_test' cannot be imported",
      [], write('broken_of_a_test.py', 'def\n')),
     ('no such network', {'network_g': {'type': 'os.system'}},
      "'network_g.type' is 'os.system', which is not registered"),
-    ('no such feature net', {'network_g.feature_net': {'type': 'os.system'}}, 'os.system'),
     ('path is a number', {'path.resume_state': 5}, "'path.resume_state' is 5; it must be text"),
     ('launcher without its environment', {}, '--launcher pytorch needs RANK', ['--launcher', 'pytorch']),
     ('slurm without its environment', {}, '--launcher slurm needs SLURM_', ['--launcher', 'slurm']),
@@ -82,10 +80,8 @@ DATASETS = [
     ('half a worker', {'datasets.train.num_worker_per_gpu': 0.5}, 'it must be a whole number'),
     ('no batch', {'datasets.train.batch_size_per_gpu': 0}, "batch_size_per_gpu' is 0; it must be 1 or more"),
     ('endless epochs', {'datasets.train.dataset_enlarge_ratio': 10 ** 9}, 'it must be 10000 or less'),
-    ('flip is text', {'datasets.train.use_hflip': 'no'}, "use_hflip' is 'no'; it must be true or false"),
     ('unknown prefetching', {'datasets.train.prefetch_mode': 'gpu'}, "prefetch_mode' is 'gpu'; allowed are cpu"),
     ('misspelt key', {'datasets.train.dataset_enlarge_ratoi': 5}, "did you mean 'dataset_enlarge_ratio'"),
-    ('root is a list', {'datasets.val.dataroot_gt': ['gt']}, "'datasets.val.dataroot_gt' is ['gt']; it must be text"),
     ('root without a name', {'datasets.val.dataroot_gt': ''}, "'datasets.val.dataroot_gt': an empty name does not"),
     ('batch size empty', {'datasets.train.batch_size_per_gpu': None}, "datasets.train has no 'batch_size_per_gpu'"),
     ('no backend', {'datasets.val.io_backend': REMOVED}, "datasets.val has no 'io_backend'"),
@@ -148,8 +144,6 @@ IMAGES = [
     ('validation without GT', {'datasets.val.type': 'SingleImageDataset', 'datasets.val.dataroot_gt': REMOVED},
      'gives no ground truth, which all of val.metrics need'),
     ('cut image', {}, 'Image gt/a.png is broken or no image (60 bytes)', [], cut('gt/a.png', 60)),
-    ('empty image', {}, 'Image lq/a.png is broken or no image (0 bytes)', [], write('lq/a.png', '')),
-    ('text as image', {}, 'Image gt/b.png is broken or no image', [], write('gt/b.png', 'hello')),
     ('image in a worker', {'datasets.train.num_worker_per_gpu': 1}, 'Image gt/a.png is broken', [],
      cut('gt/a.png', 60)),
     ('image while prefetching', {'datasets.train.prefetch_mode': 'cpu'}, 'Image gt/a.png is broken', [],
@@ -194,15 +188,12 @@ CHECKPOINTS = [
 ]
 
 TRAINING = [
-    ('no loss', {'train.nll_opt': REMOVED, 'train.pixel_opt': REMOVED}, 'no loss for the generator'),
-    ('reduction unknown', {'train.pixel_opt.reduction': 'man'}, 'reduction'),
     ('milestones of text', {'train.scheduler.milestones': ['a']}, "'train.scheduler.milestones'"),
     ('milestones missing', {'train.scheduler.milestones': REMOVED}, 'milestones'),
     ('periods missing', {'train.scheduler': {'type': 'CosineAnnealingRestartLR'}}, 'periods'),
     ('eps of text', {'train.optim_g.eps': 'x'}, "'train.optim_g.eps'"),
     ('scheduler type is a list', {'train.scheduler.type': ['MultiStepLR']}, "scheduler.type' is ['MultiStepLR']"),
     ('set by the command', {'auto_resume': True}, "'auto_resume' is set by the command, not by the option file"),
-    ('folder of a run', {'path.models': 'x'}, "Unknown option 'path.models'"),
     ('port of text', {'dist_params.port': 'x'}, "'dist_params.port' is 'x'; it must be a whole number"),
     ('misspelt block', {'val': REMOVED, 'vaal': {'val_freq': 1}}, "Unknown option 'vaal' (did you mean 'val'?)"),
     ('misspelt seed', {'manual_sead': 1}, "Unknown option 'manual_sead' (did you mean 'manual_seed'?)"),
@@ -215,7 +206,6 @@ TRAINING = [
     ('border of text', {'val.metrics.psnr.crop_border': 'x'}, "crop_border' is 'x'; it must be a whole number"),
     ('no border', {'val.metrics.psnr.crop_border': None}, "has no 'crop_border'"),
     ('wandb key', {'logger.wandb.projekt': 'x'}, "did you mean 'project'"),
-    ('EMA above 1', {'train.ema_decay': 2}, "'train.ema_decay' is 2"),
     ('print_freq of a half', {'logger.print_freq': 0.5}, "'logger.print_freq' is 0.5"),
     ('suffix with a folder', {**TEST, 'val.suffix': '../x'}, "'val.suffix' is '../x'", [], None, 'test'),
     ('EMA of 1', {'train.ema_decay': 1}, "'train.ema_decay' is 1; the average would stay what training starts from"),
@@ -232,9 +222,6 @@ TRAINING = [
      "'train.pixel_opt' of type L1Loss gives values of shape (2, 3, 16, 16); it must be one number"),
     ('likelihood as pixel loss', {'train.pixel_opt': {'type': 'NLLLoss'}}, "'train.pixel_opt' of type NLLLoss cannot"),
     ('pixel loss as likelihood', {'train.nll_opt': {'type': 'L1Loss'}}, "'train.nll_opt' of type L1Loss cannot be"),
-    ('GAN loss of pixels', {'train.pixel_opt': {'type': 'GANLoss', 'gan_type': 'vanilla'}}, 'GANLoss cannot be'),
-    ('architecture that cannot be built', {'network_g.feature_net': {'type': 'MSRResNet', 'upscale': 1}},
-     'feature_net: MSRResNet cannot be built'),
     ('test of nothing', {**TEST, 'datasets': {}}, "'datasets' names no dataset; give one", [], None, 'test'),
     ('metric without what it needs', {'val.metrics.psnr': {'type': 'calculate_psnr'}}, 'crop_border'),
 ]
@@ -248,7 +235,7 @@ def options(changes):
     opt = demo_options({'num_gpu': 0, 'datasets.train.gt_size': 16, 'datasets.train.batch_size_per_gpu': 2,
                         'datasets.train.num_worker_per_gpu': 0, 'datasets.train.dataset_enlarge_ratio': 1,
                         'network_g.start': REMOVED, 'train.total_iter': 1, 'logger.use_tb_logger': False,
-                        **{f'network_g.{key}': value for key, value in SMALL.items()}})
+                        **SMALL_NET})
     for block in opt['datasets'].values():
         block.update(dataroot_gt='gt', dataroot_lq='lq', io_backend={'type': 'disk'})
     return change_options(opt, copy.deepcopy(changes))

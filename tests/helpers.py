@@ -1,5 +1,6 @@
 """What several test files need: small networks, the layer contract, golden arrays."""
 import copy
+import csv
 import io
 import json
 import os
@@ -19,6 +20,11 @@ DATA = ROOT / 'tests' / 'data'
 GOLDEN = DATA / 'golden'
 SMALL = {'num_flow_steps': 2, 'num_cond_steps': 2, 'hidden_channels': 6, 'num_subnet_grow_ch': 4, 'num_feat': 4,
          'num_block': [1, 1], 'num_grow_ch': 4}
+SMALL_NET = {f'network_g.{key}': value for key, value in SMALL.items()}  # for demo_options
+GOLDEN_SIZE = {'num_flow_steps': 2, 'num_cond_steps': 2, 'hidden_channels': 12, 'num_feat': 8, 'num_block': (1, 1),
+               'num_grow_ch': 4}
+FEATURE_NET = {'type': 'RRDBNet', 'num_out_ch': 5, 'scale': 1, 'num_feat': 4, 'num_block': 1, 'num_grow_ch': 4}
+NET_D = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 2}  # takes every size that is a multiple of 8
 
 
 def small_net(scale=4, task='sr', seed=0, **kwargs):
@@ -261,6 +267,12 @@ class Images(torch.utils.data.Dataset):
 def loader(images, name='set'):
     """DataLoader of batch size 1 over images, a list of {'lq': (3, h, w), 'gt': (3, H, W)}."""
     return torch.utils.data.DataLoader(Images(images, name))
+
+
+def read_report(folder):
+    """(rows of metrics.csv, content of metrics.json)."""
+    with open(folder / 'metrics.csv', newline='') as file:
+        return list(csv.DictReader(file)), json.loads((folder / 'metrics.json').read_text())
 
 
 def write_random_vgg(folder):

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from basicsr.utils.registry import DATASET_REGISTRY
-from helpers import REMOVED, ROOT, SMALL, check_flow_layer, demo_options
+from helpers import REMOVED, ROOT, SMALL_NET, check_flow_layer, demo_options
 from torch.nn.functional import interpolate
 
 from hcflow_arch.flow.couplings import COUPLINGS
@@ -19,7 +19,7 @@ from hcflow_model import HCFlowModel, HCFlowUpscaler
 
 SECTIONS = dict(re.findall(
     r'^## (.*?)\n(.*?)(?=^## |\Z)', (ROOT / 'docs' / 'extending.md').read_text(encoding='utf-8'), re.M | re.S))
-TINY = {**{f'network_g.{key}': value for key, value in SMALL.items()}, 'datasets.train.num_worker_per_gpu': 0,
+TINY = {**SMALL_NET, 'datasets.train.num_worker_per_gpu': 0,
         'datasets.train.gt_size': 16, 'datasets.train.batch_size_per_gpu': 2, 'train.pixel_opt': REMOVED,
         'train.total_iter': 2, 'train.warmup_iter': -1, 'val.val_freq': 2, 'val.metrics': REMOVED,
         'logger.print_freq': 1, 'logger.save_checkpoint_freq': 2, 'logger.use_tb_logger': False}

@@ -1,7 +1,5 @@
 """The installed `basicsr` command in processes of its own: train, resume, test, on the bundled pictures."""
-import csv
 import hashlib
-import json
 import os
 import re
 import subprocess
@@ -12,14 +10,14 @@ import cv2
 import pytest
 import torch
 import yaml
-from helpers import DATA, L1, REMOVED, RESCALING_OPTS, SMALL, demo_options, gan_opts, write_random_vgg
+from helpers import DATA, L1, REMOVED, RESCALING_OPTS, SMALL_NET, demo_options, gan_opts, read_report, write_random_vgg
 
 COMMAND = Path(sysconfig.get_path('scripts'), 'basicsr')
 IMAGES = ('cat', 'rocket', 'tower')
 PSNR = {'psnr': {'type': 'calculate_psnr', 'crop_border': 4, 'test_y_channel': False}}
 pytestmark = pytest.mark.slow
 TINY = {
-    **{f'network_g.{key}': value for key, value in SMALL.items()}, 'network_g.start': 'paper',
+    **SMALL_NET, 'network_g.start': 'paper',
     'datasets.train.gt_size': 32, 'datasets.train.batch_size_per_gpu': 2, 'datasets.train.num_worker_per_gpu': 1,
     'datasets.train.dataset_enlarge_ratio': 1,
     'train.total_iter': 2, 'train.warmup_iter': -1, 'train.ema_decay': 0.9, 'train.optim_g.lr': 1e-3,
@@ -60,10 +58,7 @@ class Workspace:
         return torch.load(self.folder / path, weights_only=True)
 
     def report(self, name):
-        """(rows of metrics.csv, content of metrics.json)."""
-        folder = self.folder / 'results' / name
-        with open(folder / 'metrics.csv', newline='') as file:
-            return list(csv.DictReader(file)), json.loads((folder / 'metrics.json').read_text())
+        return read_report(self.folder / 'results' / name)
 
 
 def losses_of(log):

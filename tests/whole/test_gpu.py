@@ -5,6 +5,7 @@ import pytest
 import torch
 from helpers import (
     L1,
+    NET_D,
     NLL_OPT,
     RESCALING_OPTS,
     SMALL,
@@ -27,7 +28,6 @@ from hcflow_model.models.hcflow_rescaling_model import HCFlowRescalingModel
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 LOSSES = {'sr': {**NLL_OPT, 'pixel_opt': L1}, 'sr with GAN': {**NLL_OPT, 'pixel_opt': L1, **gan_opts()},
           'rescaling': RESCALING_OPTS}
-NETWORK_D = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 2}
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_training_never_waits(losses, amp, memory, tmp_path, waiting_is_an_error
     opt = model_options(tmp_path, {**SMALL, 'task': task, 'memory': memory}, copy.deepcopy(LOSSES[losses]), amp=amp,
                         ema_decay=0.99, grad_clip_value=5, grad_clip_norm=100, accumulate=2)
     if 'gan_opt' in opt['train']:
-        opt['network_d'] = dict(NETWORK_D)
+        opt['network_d'] = dict(NET_D)
     model = {'sr': HCFlowModel, 'rescaling': HCFlowRescalingModel}[task](opt)
     assert model.device.type == 'cuda'
     for current_iter in range(1, 5):
@@ -92,7 +92,7 @@ def graph_model(tmp_path, losses, cuda_graph, lr, dist=False, **options):
                         ema_decay=0.9, **options)
     opt['dist'] = dist
     if 'gan_opt' in opt['train']:
-        opt['network_d'] = dict(NETWORK_D)
+        opt['network_d'] = dict(NET_D)
     if losses == 'rescaling':
         opt['network_g']['task'] = 'rescaling'
     torch.manual_seed(1)

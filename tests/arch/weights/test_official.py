@@ -1,21 +1,13 @@
 import pytest
 import torch
-from helpers import golden_net, load_golden, random_image, released_names, released_state_dict
+from helpers import GOLDEN_SIZE, golden_net, load_golden, random_image, released_names, released_state_dict
 
 from hcflow_arch import HCFlowNet, load_official_state_dict
 from hcflow_arch.errors import InputError
 from hcflow_arch.weights.official import is_official_state_dict
+from hcflow_model.checkpoints.named import NAMED
 
-SR4 = {'scale': 4, 'task': 'sr', 'num_flow_steps': 13, 'num_cond_steps': 13, 'hidden_channels': 64, 'num_feat': 64,
-       'num_block': (7, 7), 'num_grow_ch': 32}
-FULL_SIZE = {
-    'sr4': SR4,
-    'sr8': {**SR4, 'scale': 8, 'num_block': (5, 5)},
-    're4': {**SR4, 'task': 'rescaling', 'num_flow_steps': 8, 'num_cond_steps': 6, 'num_block': (2, 1),
-            'num_grow_ch': 16, 'num_subnet_grow_ch': 32},
-}
-SMALL_SIZE = {'num_flow_steps': 2, 'num_cond_steps': 2, 'hidden_channels': 12, 'num_feat': 8, 'num_block': (1, 1),
-              'num_grow_ch': 4}
+FULL_SIZE = {'sr4': 'SR_DF2K_X4_HCFlow++', 'sr8': 'SR_CelebA_X8_HCFlow', 're4': 'Rescaling_DF2K_X4_HCFlow'}
 
 
 @pytest.mark.slow
@@ -23,7 +15,7 @@ SMALL_SIZE = {'num_flow_steps': 2, 'num_cond_steps': 2, 'hidden_channels': 12, '
 def test_full_size_names(name):
     released = released_state_dict(name)
     state_dict, kwargs = load_official_state_dict(released)
-    assert kwargs == FULL_SIZE[name]
+    assert kwargs == NAMED[FULL_SIZE[name]].arguments
     defaults = {key: kwargs[key] for key in ('scale', 'task')}
     for arguments in (kwargs, defaults):  # the published sizes are the defaults of scale and task
         with torch.device('meta'):  # no numbers: names and shapes are what is tested
@@ -38,7 +30,7 @@ def test_full_size_names(name):
                                             ('re4', {'scale': 4, 'task': 'rescaling', 'num_subnet_grow_ch': 8})])
 def test_small_size_is_read_from_the_shapes(name, more):
     state_dict, kwargs = load_official_state_dict(load_golden(name)[1])
-    assert kwargs == {**SMALL_SIZE, **more}
+    assert kwargs == {**GOLDEN_SIZE, **more}
     net = HCFlowNet(**kwargs)
     assert not net.is_initialized()
     net.load_state_dict(state_dict, strict=True)

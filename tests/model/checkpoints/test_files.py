@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from helpers import (
+    GOLDEN_SIZE,
     L1,
+    NET_D,
     NLL_OPT,
     SMALL,
     cpu_options,
@@ -27,11 +29,6 @@ from hcflow_arch.weights.safe_load import load_file
 from hcflow_model import HCFlowModel
 from hcflow_model.checkpoints import files as checkpoints
 from hcflow_model.pipeline.resume_state import load_resume_state
-
-GOLDEN_SIZE = {'num_flow_steps': 2, 'num_cond_steps': 2, 'hidden_channels': 12, 'num_feat': 8, 'num_block': [1, 1],
-               'num_grow_ch': 4}
-NET_D = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 2}
-
 
 # ---- files ----
 

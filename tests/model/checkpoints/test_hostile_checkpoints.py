@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 import torch
-from helpers import SMALL, small_net
+from helpers import FEATURE_NET, SMALL, small_net
 
 from hcflow_arch import InputError
 from hcflow_model.checkpoints.files import read_network_weights
@@ -14,7 +14,6 @@ from hcflow_model.checkpoints.pretrained import load_pretrained
 from hcflow_model.commands import main
 
 WEIGHT = 'levels.0.main.1.conv1x1.weight'
-FEATURE_NET = {'type': 'RRDBNet', 'num_out_ch': 5, 'scale': 1, 'num_feat': 4, 'num_block': 1, 'num_grow_ch': 4}
 PARAMS = small_net().state_dict()
 NESTED = []
 NESTED.append(NESTED)
@@ -44,6 +43,7 @@ CONTENTS = {
     'a name that is a number': {'params': {**PARAMS, 5: torch.ones(1)}},
     'a name that is bytes': {'params': {**PARAMS, b'x': torch.ones(1)}},
     'a name that is nothing': {'params': {**PARAMS, None: torch.ones(1)}},
+    'another network': {'params': {'conv.weight': torch.ones(3)}}, 'an iteration alone': {'iter': 3},
     'only numbers': {1: torch.ones(1), 2: torch.ones(1)},
     'a long name': {'params': {**PARAMS, 'x' * 100_000: torch.ones(1)}},
     'a released name with a long number': {f'flow.layers.{"9" * 5000}.actnorm.bias': torch.ones(1)},

@@ -99,15 +99,3 @@ def test_command(tmp_path, capsys):
     assert main(['info', str(tmp_path / 'net.pth'), '--json']) == 0
     info = json.loads(capsys.readouterr().out)
     assert info['scale'] == 4 and info['condition'] is None and info['condition_of'] == 'levels.0.main.1.conv1x1'
-
-
-@pytest.mark.parametrize('content', [None, b'no checkpoint', {'params': {'conv.weight': torch.ones(3)}}, {'iter': 3}])
-def test_bad_files_are_one_line(content, tmp_path, capsys):
-    path = tmp_path / 'net.pth'
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif content is not None:
-        torch.save(content, path)
-    assert main(['info', str(path)]) == 1
-    output, errors = capsys.readouterr()
-    assert output == '' and errors.startswith('hcflow: error: ') and errors.count('\n') == 1 and str(path) in errors

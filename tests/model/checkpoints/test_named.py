@@ -261,12 +261,6 @@ def test_table_of_names(server, capsys):
         name for name in released if name != NAME]
 
 
-@pytest.mark.parametrize(('golden', 'name'), [('sr4', 'SR_DF2K_X4_HCFlow++'), ('sr8', 'SR_CelebA_X8_HCFlow'),
-                                              ('re4', NAME)])
-def test_arguments_are_those_of_the_release(golden, name):
-    assert load_official_state_dict(released_state_dict(golden))[1] == NAMED[name].arguments
-
-
 def test_a_network_of_the_package(server, monkeypatch, tmp_path, content):
     """A bundled file is taken from the package before all other places."""
     assert BUNDLED.parent.name == 'hcflow_model'

@@ -4,7 +4,7 @@ import os
 import pytest
 import torch
 import yaml
-from helpers import NLL_OPT, SMALL, equal, golden_net, load_golden, small_net, train, training_model
+from helpers import FEATURE_NET, NLL_OPT, SMALL, equal, golden_net, load_golden, small_net, train, training_model
 
 from hcflow_arch import InputError
 from hcflow_model.checkpoints.pretrained import find_checkpoint, load_pretrained
@@ -72,9 +72,6 @@ def test_bare_state_dict_is_rebuilt_from_its_shapes(tmp_path):
     net = small_net(8, 'sr').eval()
     torch.save(net.state_dict(), tmp_path / 'bare.pth')
     assert torch.equal(decoded(load_pretrained(tmp_path / 'bare.pth')), decoded(net))
-
-
-FEATURE_NET = {'type': 'RRDBNet', 'num_out_ch': 5, 'scale': 1, 'num_feat': 4, 'num_block': 1, 'num_grow_ch': 4}
 
 
 def test_other_feature_net_is_found_beside_the_checkpoint(tmp_path):

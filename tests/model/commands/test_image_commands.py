@@ -334,13 +334,6 @@ def test_sizes_that_a_format_does_not_hold(monkeypatch, capsys):
     assert 'the image is 12x80, .webp holds at most 79 pixels on a side' in capsys.readouterr().err
 
 
-def test_longest_names():
-    name = 251 * 'a'
-    shutil.copy(LQ / 'cat.png', f'{name}.png')
-    assert main(['upscale', '-i', f'{name}.png', '-o', 'out', '-w', 'sr.pth']) == 0
-    assert below('out') == [f'{name}.png']
-
-
 def test_weights_of_a_checkpoint(capsys):
     """--param_key chooses them; what a file lacks in averaged weights is taken from the others."""
     last, averaged = (small_net(seed=seed).state_dict() for seed in (1, 2))

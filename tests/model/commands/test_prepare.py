@@ -1,22 +1,19 @@
 """`hcflow prepare` from its command line to training on what it made."""
-import logging
 import pickle
 import re
-import sys
+from pathlib import Path
 
-import basicsr.train
 import cv2
 import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import DATA, ROOT, SMALL, demo_options
+from helpers import DATA, ROOT, SMALL_NET, demo_options
 
-from hcflow_model import cli
 from hcflow_model.commands import main
 
 TRAINING = {
-    **{f'network_g.{key}': value for key, value in SMALL.items()}, 'network_g.start': 'paper', 'num_gpu': 0,
+    **SMALL_NET, 'network_g.start': 'paper', 'num_gpu': 0,
     'train.total_iter': 3, 'train.warmup_iter': -1, 'logger.print_freq': 1, 'logger.save_checkpoint_freq': 3,
     'logger.use_tb_logger': False, 'val.val_freq': 3, 'val.sheets': 0, 'val.temperatures': [0]}
 RESCALING = {'model_type': 'HCFlowRescalingModel', 'network_g.task': 'rescaling', 'train.nll_opt': None,
@@ -35,20 +32,16 @@ def hcflow(tmp_path, monkeypatch, capsys):
 
 
 @pytest.fixture
-def train(monkeypatch):
+def train(command):
     """Run `basicsr train` on the options of the demo with another `datasets` block. Returns the log."""
-    monkeypatch.setattr(sys, 'argv', ['pytest'])
-    monkeypatch.setattr('basicsr.utils.logger.initialized_logger', {})
-    monkeypatch.setattr(logging.getLogger('basicsr'), 'handlers', [])
-    monkeypatch.setattr(basicsr.train, 'parse_options', basicsr.utils.options.parse_options)
-
-    def run(block, folder, changes):
+    def run(block, changes):
         opt = demo_options({**TRAINING, 'name': 'own', **changes})
         opt['datasets'] = block['datasets']
         opt['datasets']['train'].update(num_worker_per_gpu=0, batch_size_per_gpu=2)
-        (folder / 'opt.yml').write_text(yaml.safe_dump(opt, sort_keys=False))
-        assert cli.main(['train', '-opt', 'opt.yml']) == 0
-        log, = (folder / 'experiments' / 'own').glob('*.log')
+        Path('opt.yml').write_text(yaml.safe_dump(opt, sort_keys=False))
+        code, _, errors = command('train', '-opt', 'opt.yml')
+        assert code == 0, errors
+        log, = Path('experiments', 'own').glob('*.log')
         return log.read_text()
     return run
 
@@ -73,7 +66,7 @@ def test_prepare_then_train(hcflow, train, tmp_path):
     block = yaml.safe_load(output)
     assert block['datasets']['train']['gt_size'] == 64
     assert block['datasets']['train']['dataroot_gt'] == 'datasets/own/train_HR_sub.lmdb'
-    log = train(block, tmp_path, {})
+    log = train(block, {})
     assert 'Number of train images: 288' in log and 'Number of val images/folders in own_val: 2' in log
     assert 'iter:       3' in log and 'Validation' in log
     assert torch.load('experiments/own/models/net_g_3.pth', weights_only=True)['params']
@@ -84,7 +77,7 @@ def test_prepare_a_pickled_list_then_train_rescaling(hcflow, train, tmp_path):
     (tmp_path / 'DF-tr.pklv4').write_bytes(pickle.dumps(images, 4))
     code, output, _ = hcflow('-i', 'DF-tr.pklv4', '-o', 'datasets/DF', '--hr_only', '--val', '1')
     assert code == 0
-    log = train(yaml.safe_load(output), tmp_path, RESCALING)
+    log = train(yaml.safe_load(output), RESCALING)
     assert 'Number of train images: 3' in log and 'iter:       3' in log and 'l_g_lq' in log
 
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import L1, NLL_OPT, GraphStandIn, gan_opts, perturb, random_image, small_net, train, training_model
+from helpers import L1, NET_D, NLL_OPT, GraphStandIn, gan_opts, perturb, random_image, small_net, train, training_model
 
 from hcflow_arch import InputError
 from hcflow_model import HCFlowUpscaler
@@ -14,7 +14,6 @@ from hcflow_model.models.graphed_update import GraphedGradients
 from hcflow_model.models.update import gradients
 
 LOSSES = {'hcflow+': {**NLL_OPT, 'pixel_opt': L1}, 'hcflow++': {**NLL_OPT, **gan_opts()}}
-NETWORK_D = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 2}
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def stand_in(monkeypatch):
 def test_training_is_the_same(losses, accumulate, tmp_path, stand_in):
     logs = []
     for graphs in (None, GraphedGradients(gradients)):
-        network_d = NETWORK_D if losses == 'hcflow++' else None
+        network_d = NET_D if losses == 'hcflow++' else None
         model = training_model(tmp_path, copy.deepcopy(LOSSES[losses]), network_d, accumulate=accumulate, ema_decay=0.9,
                                grad_clip_norm=10.)
         model.graphs, stand_in.model = graphs, model
@@ -74,31 +73,21 @@ def test_few_graphs_are_kept(recorded, monkeypatch):
     assert recorded.made == 4 and len(decode._graphs) == 2  # 4 had made room for 6
 
 
-def test_without_memory_for_a_graph_tiles_run_as_usual(monkeypatch):
-    def out_of_memory(*args, **kwargs):
-        raise torch.OutOfMemoryError('CUDA out of memory.')
-    monkeypatch.setattr(cuda_graph, 'CudaGraph', out_of_memory)
-    monkeypatch.setattr(cuda_graph.RepeatedDecode, '_key', lambda self, lq: lq.shape)
-    net = perturb(small_net(), 0.05)
-    decode, lq = cuda_graph.RepeatedDecode(net), random_image(1, 3, 6, 6)
-    with torch.no_grad():
-        latents, features = net.draw_latents(lq), net.coarsest_features(lq)
-        images = [decode(lq, latents, features) for _ in range(4)]
-    assert all(torch.equal(image, images[0]) for image in images) and not decode._graphs
-
-
-def test_where_nothing_can_be_recorded_tiles_run_as_usual(monkeypatch, warnings):
+@pytest.mark.parametrize(('error', 'lines'), [
+    (torch.OutOfMemoryError('CUDA out of memory.'), []),
+    (RuntimeError('operation not permitted when stream is capturing\nmore'), [
+        'Images are decoded without CUDA graphs, more slowly: operation not permitted when stream is capturing.'])])
+def test_where_nothing_can_be_recorded_tiles_run_as_usual(error, lines, monkeypatch, warnings):
     def fail(*args, **kwargs):
-        raise RuntimeError('operation not permitted when stream is capturing\nmore')
+        raise error
     monkeypatch.setattr(cuda_graph, 'CudaGraph', fail)
     monkeypatch.setattr(cuda_graph.RepeatedDecode, '_key', lambda self, lq: lq.shape if self._records else None)
     decode, lq = cuda_graph.RepeatedDecode(perturb(small_net(), 0.05)), random_image(1, 3, 6, 6)
     with torch.no_grad():
         latents, features = decode.net.draw_latents(lq), decode.net.coarsest_features(lq)
         images = [decode(lq, latents, features) for _ in range(5)]
-    assert all(torch.equal(image, images[0]) for image in images)
-    assert warnings == ['Images are decoded without CUDA graphs, more slowly: operation not permitted when stream is '
-                        'capturing.']
+    assert all(torch.equal(image, images[0]) for image in images) and not decode._graphs
+    assert warnings == lines
 
 
 @pytest.mark.parametrize('change', [

@@ -1,7 +1,7 @@
 """The sampler: what a sample is made of, tiles, and what is drawn again and counted."""
 import pytest
 import torch
-from helpers import perturb, random_image, small_net
+from helpers import FEATURE_NET, perturb, random_image, small_net
 
 from hcflow_arch import InputError
 from hcflow_model.inference.draw import DrawCounts, Sample, Sampler, check_seed, noise_of, reader, samples_of
@@ -84,8 +84,7 @@ def test_tiles_are_the_whole_image(scale, task, reach):
 
 
 def test_registered_feature_net_sees_its_windows():
-    block = {'type': 'RRDBNet', 'num_out_ch': 5, 'scale': 1, 'num_feat': 4, 'num_block': 1, 'num_grow_ch': 4}
-    net = perturb(small_net(feature_net=block), 0.02).eval()  # takes sizes that are multiples of 4
+    net = perturb(small_net(feature_net=FEATURE_NET), 0.02).eval()  # takes sizes that are multiples of 4
     lq, sample = random_image(1, 3, 45, 90), Sample(0.8)
     tiled, whole = (Sampler(net, tile, 60).draw_image(lq, [sample], 0)[sample][0] for tile in (18, None))
     assert (tiled - whole).abs().max() < 1e-5

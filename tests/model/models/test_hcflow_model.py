@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import torch
 from helpers import (
+    FEATURE_NET,
     L1,
+    NET_D,
     NLL_OPT,
     PERCEPTUAL_OPT,
     SMALL,
@@ -24,7 +26,6 @@ from hcflow_arch import InputError
 from hcflow_model import HCFlowModel
 
 VGG_D = {'type': 'HCFlowVGGDiscriminator', 'num_feat': 2, 'input_size': 32}
-NET_D = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 2}  # takes every size that is a multiple of 8
 
 
 def names_of(log):
@@ -106,8 +107,7 @@ def test_gan_without_discriminator(tmp_path):
 
 
 def test_basicsr_arch_as_feature_net(tmp_path):
-    feature_net = {'type': 'RRDBNet', 'num_out_ch': 6, 'num_feat': 4, 'num_block': 1, 'num_grow_ch': 4, 'scale': 1}
-    model = training_model(tmp_path, NLL_OPT, network={**SMALL, 'feature_net': feature_net})
+    model = training_model(tmp_path, NLL_OPT, network={**SMALL, 'feature_net': FEATURE_NET})
     start = weights_of(model.net_g)
     log, = train(model, 1)
     changed = {name for name, value in model.net_g.state_dict().items() if not torch.equal(value, start[name])}

@@ -3,13 +3,11 @@ import math
 
 import pytest
 import torch
-from helpers import L1, NLL_OPT, adam_states, equal, gan_opts, train, training_batch, training_model, weights_of
+from helpers import L1, NET_D, NLL_OPT, adam_states, equal, gan_opts, train, training_batch, training_model, weights_of
 
 from hcflow_arch import InputError
 from hcflow_model.models import flow_model
 from hcflow_model.models.update_guard import UpdateGuard
-
-NET_D = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 2}
 
 
 def same_states(optimizer, states):

@@ -7,7 +7,7 @@ from basicsr.archs import build_network
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.models.sr_model import SRModel
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
-from helpers import L1, REMOVED, SMALL, demo_options, gan_opts
+from helpers import L1, REMOVED, SMALL_NET, demo_options, gan_opts
 
 from hcflow_arch import InputError
 from hcflow_model import HCFlowModel
@@ -21,7 +21,7 @@ GAN = {'network_d': {'type': 'HCFlowVGGDiscriminator', 'input_size': 64},
 
 def check(changes, is_train=True):
     """What the command does with options between reading and running them, and the network it builds first."""
-    opt = demo_options({**{f'network_g.{key}': value for key, value in SMALL.items()}, **copy.deepcopy(changes)})
+    opt = demo_options({**SMALL_NET, **copy.deepcopy(changes)})
     check_plain(opt)
     check_structure(opt, is_train)
     opt['is_train'] = is_train  # BasicSR's parser adds this and the phases

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import yaml
-from helpers import DATA, NLL_OPT, ROOT, SMALL, Images, cpu_options, demo_options, perturb, random_image
+from helpers import DATA, NLL_OPT, ROOT, SMALL, SMALL_NET, Images, cpu_options, demo_options, perturb, random_image
 
 from hcflow_arch import InputError
 from hcflow_model import HCFlowModel, cli
@@ -88,7 +88,7 @@ def prepare(root):
     dataset = {'name': 'set', 'type': 'PairedImageDataset', 'dataroot_gt': 'gt', 'dataroot_lq': 'lq',
                'io_backend': {'type': 'disk'}}
     opt = demo_options({
-        **{f'network_g.{key}': value for key, value in SMALL.items()}, 'name': 'command', 'num_gpu': 0,
+        **SMALL_NET, 'name': 'command', 'num_gpu': 0,
         'datasets': {'test_1': dataset}, 'val': {
             'save_img': True, 'temperatures': [0, 0.8], 'seed': 0, 'sheets': 2, 'metrics': {'psnr': PSNR}}})
     for block in ('train', 'logger'):

@@ -1,5 +1,4 @@
 """Validation of small models on images of a few pixels: what is drawn, saved, measured and kept."""
-import csv
 import json
 import os
 from pathlib import Path
@@ -8,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import L1, NLL_OPT, SMALL, cpu_options, loader, perturb, random_image
+from helpers import L1, NLL_OPT, SMALL, cpu_options, loader, perturb, random_image, read_report
 
 from hcflow_model import HCFlowModel
 from hcflow_model.inference.draw import Sampler
@@ -17,7 +16,6 @@ from hcflow_model.validation.report import Report
 
 pytestmark = pytest.mark.usefixtures('far_pixels_pass')
 PSNR = {'type': 'calculate_psnr', 'crop_border': 2, 'test_y_channel': False}
-SSIM = {'type': 'calculate_ssim', 'crop_border': 0, 'test_y_channel': True}
 
 
 def pair(seed=0, gt_size=(16, 20), lq_size=(4, 5)):
@@ -228,9 +226,7 @@ def test_report_of_a_test(tmp_path, log):
     model = make_model(tmp_path, is_train=False, temperatures=[0, 0.9], num_samples=2, bicubic=True,
                        metrics={'psnr': PSNR}, sheets=1)
     validate(model, [pair(), pair(1)])
-    with open(tmp_path / 'results' / 'metrics.csv', newline='') as file:
-        rows = list(csv.DictReader(file))
-    content = json.loads((tmp_path / 'results' / 'metrics.json').read_text())
+    rows, content = read_report(tmp_path / 'results')
     assert {(row['image'], row['temperature'], row['metric']) for row in rows} == {
         (image, *what) for image in ('image0', 'image1')
         for what in (('', 'nll'), ('bicubic', 'psnr'), ('0', 'psnr'), ('0.9', 'psnr'))}

@@ -1,18 +1,18 @@
 """Validation that goes on: samples and images that cannot be used are left out, counted and named."""
-import csv
 import json
 import shutil
 
 import cv2
 import numpy as np
 import pytest
+import test_loop
 import torch
 import yaml
 from basicsr.utils.registry import METRIC_REGISTRY
-from helpers import DATA, NLL_OPT, SMALL, cpu_options, demo_options, loader, perturb, random_image
+from helpers import DATA, SMALL_NET, demo_options, loader, random_image, read_report
+from test_loop import pair
 
 from hcflow_arch import InputError
-from hcflow_model import HCFlowModel
 from hcflow_model.inference.draw import Sampler
 from hcflow_model.validation.report import Report
 
@@ -20,21 +20,13 @@ PSNR = {'psnr': {'type': 'calculate_psnr', 'crop_border': 0}}
 NAN, INF = float('nan'), float('inf')
 
 
-def pair(seed=0, gt_size=(16, 20)):
-    return {'gt': random_image(3, *gt_size, seed=seed), 'lq': random_image(3, 4, 5, seed=seed + 100)}
-
-
 @pytest.fixture
 def make_model(tmp_path, far_pixels_pass, monkeypatch):
     """Make a model whose draws of the given numbers (from 0) hold three pixels of `value`."""
     def make(broken=(), value=NAN, is_train=True, **val):
-        opt = cpu_options(tmp_path, SMALL, NLL_OPT)
-        opt.update(is_train=is_train, val={'seed': 0, 'metrics': PSNR, 'sheets': 0, **val})
-        opt['path']['results_root'] = str(tmp_path / 'results')
-        opt['datasets'] = {'val': {'name': 'set'}}
-        model = HCFlowModel(opt)
-        net = perturb(model.net_g, 0.05)
-        decode, calls = net.decode, []
+        model = test_loop.make_model(tmp_path, is_train, **{'metrics': PSNR, **val})
+        net, calls = model.net_g, []
+        decode = net.decode
 
         def breaking(*args, **kwargs):
             sr = decode(*args, **kwargs)
@@ -253,8 +245,7 @@ def run(tmp_path, command):
                               'io_backend': {'type': 'disk'}}
                 for i, (name, gt, lq) in enumerate((('mine', 'gt', 'lq'), ('whole', str(DATA / 'val_gt'),
                                                                            str(DATA / 'val_lq_x4'))))}
-        changes = {f'network_g.{key}': value for key, value in SMALL.items()}
-        opt = demo_options({**changes, 'name': 'test', 'datasets': sets, 'val': {
+        opt = demo_options({**SMALL_NET, 'name': 'test', 'datasets': sets, 'val': {
             'save_img': True, 'temperatures': [0], 'seed': 0, 'sheets': 0, 'metrics': PSNR}})
         for block in ('train', 'logger'):
             del opt[block]
@@ -282,7 +273,7 @@ def test_broken_files_are_left_out_of_a_test(run, tmp_path):
     assert errors.splitlines()[-1] == (
         f'basicsr: error: 6 image(s) left out or measured in part (6 in mine): see the warnings above, or problems in '
         f'{tmp_path}/results/test/metrics.json. All others are done.')
-    content = json.loads((tmp_path / 'results' / 'test' / 'metrics.json').read_text())
+    rows, content = read_report(tmp_path / 'results' / 'test')
     problems = content['problems'].pop('mine')
     assert content['problems'] == {} and set(problems) == {'a', 'c', 'cat', 'd', 'e', 'rocket'}
     for name, parts in {'a': ('lq/a.png', 'No such file'), 'e': ('gt/e.png', 'No such file'), 'd': ('20x20',),
@@ -290,9 +281,7 @@ def test_broken_files_are_left_out_of_a_test(run, tmp_path):
                         'cat': ('lq/cat.png', 'broken'), 'rocket': ('gt/rocket.png', '0 bytes')}.items():
         text, = problems[name]
         assert all(part in text for part in parts) and f'  {name}: {text}' in errors
-    with open(tmp_path / 'results' / 'test' / 'metrics.csv', newline='') as file:
-        done = {(row['dataset'], row['image']) for row in csv.DictReader(file)}
-    assert done == {('mine', 'b'), ('mine', 'tower')} | {
+    assert {(row['dataset'], row['image']) for row in rows} == {('mine', 'b'), ('mine', 'tower')} | {
         ('whole', name) for name in ('cat', 'rocket', 'tower')}
     folder = tmp_path / 'results' / 'test' / 'visualization'
     assert len(list(folder.glob('mine/*.png'))) == 2 and len(list(folder.glob('whole/*.png'))) == 3

@@ -151,8 +151,7 @@ class ExplorationJob:
             statistics = exploration.latent_statistics(known.latents)
             terms = {'nll': known.nll, **known.terms}
             content['nll'] = json_safe(terms)
-            content['latents'] = [{**s._asdict(), **json_safe({key: value for key, value in s._asdict().items()
-                                                               if isinstance(value, float)})} for s in statistics]
+            content['latents'] = [json_safe(s._asdict()) for s in statistics]
             captions['gt'] = '\n'.join(f'{name} {number(value)}' for name, value in terms.items())
             texts += [_nll_text(terms), _latents_table(statistics)]
         more = [exploration_sheets.latent_row(known.latents, statistics)] if known else []

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from basicsr.utils import tensor2img
 from helpers import perturb, random_image, small_net
 from PIL import Image
 
@@ -27,9 +28,7 @@ def save_network(path, **kwargs):
 
 def to_file(path, image):
     """(1, 3, H, W) RGB in [0, 1] -> an 8-bit file."""
-    pixels = (image[0] * 255).round().byte().permute(1, 2, 0).numpy()[..., ::-1]
-    assert cv2.imwrite(str(path), pixels)
-    return pixels
+    assert cv2.imwrite(str(path), tensor2img(image))
 
 
 def read_rgb(path):

@@ -1,8 +1,8 @@
 import math
 
-import numpy as np
 import pytest
 import torch
+from basicsr.utils import tensor2img
 from helpers import perturb, random_image, small_net
 
 from hcflow_arch import InputError
@@ -71,9 +71,7 @@ def test_statistics_of_float32_latents_are_summed_in_float64():
 def test_likelihood_is_the_metric_and_the_sum_of_its_terms(net):
     gt, lq = ((random_image(1, 3, *size, seed=1) * 255).round() / 255 for size in ((22, 16), (5, 4)))
     known = likelihood(net, gt, lq, seed=3)
-    arrays = [np.ascontiguousarray((image[0] * 255).round().byte().permute(1, 2, 0).numpy()[..., ::-1])
-              for image in (gt, lq)]
-    assert known.nll == pytest.approx(calculate_nll(*arrays, net, seed=3), rel=1e-6)
+    assert known.nll == pytest.approx(calculate_nll(tensor2img(gt), tensor2img(lq), net, seed=3), rel=1e-6)
     assert list(known.terms) == ['LR image', 'latents', 'log-determinants']
     assert sum(known.terms.values()) == pytest.approx(known.nll, rel=1e-5)
     squares = sum((0.5 * z.double().square() + 0.5 * math.log(2 * math.pi)).sum() for z in known.latents)

@@ -3,6 +3,7 @@ import cv2
 import numpy as np
 import pytest
 from basicsr.metrics import calculate_psnr, calculate_ssim
+from basicsr.utils import tensor2img
 from basicsr.utils.matlab_functions import imresize
 from basicsr.utils.registry import METRIC_REGISTRY
 from helpers import perturb
@@ -22,7 +23,7 @@ def test_metrics_are_basicsrs_on_the_saved_pictures(tmp_path):
                        metrics={'psnr': PSNR, 'ssim': SSIM})
     validate(model, save_img=True)
     rows, case = rows_of(model), pair()
-    gt, lq = ((case[key] * 255).round().permute(1, 2, 0).numpy().astype(np.uint8)[..., ::-1] for key in ('gt', 'lq'))
+    gt, lq = tensor2img(case['gt']), tensor2img(case['lq'])
     folder = tmp_path / 'visualization' / 'image0'
     for label, count in (('t0', 1), ('t0.9', 2)):
         images = [cv2.imread(str(folder / f'image0_{label}_{i + 1}_5.png')) for i in range(count)]
@@ -92,7 +93,7 @@ def test_a_ground_truth_smaller_than_the_lr_image_says_is_not_padded(tmp_path):
     case = pair(gt_size=(13, 18))
     validate(model, [case], save_img=True)
     image = cv2.imread(str(tmp_path / 'visualization' / 'image0' / 'image0_t0.5_1_5.png'))
-    gt = (case['gt'] * 255).round().permute(1, 2, 0).numpy().astype(np.uint8)[..., ::-1]
+    gt = tensor2img(case['gt'])
     assert image.shape == gt.shape
     assert model.metric_results['psnr_t0.5'] == pytest.approx(calculate_psnr(image, gt, 0))
     sample, = Sampler(model.net_g.eval()).draw_image(case['lq'][None], samples_of([0.5], 1), 0).values()

@@ -98,7 +98,7 @@ def _random_states_problem(state):
     try:
         for states in saved_random_states(state):
             set_random_states(states)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
         return f'random_states are none ({type(error).__name__}: {" ".join(str(error).split())})'
     finally:
         set_random_states(before)
@@ -106,7 +106,9 @@ def _random_states_problem(state):
 
 
 def _place_problem(state):
-    taken = state.get('taken', 0)
+    taken, warmup_iter = state.get('taken', 0), state.get('warmup_iter')
+    if not isinstance(warmup_iter, (int, float, type(None))):
+        return f'warmup_iter is {warmup_iter!r}, not a number'
     return None if is_count(taken) else f'taken is {taken!r}, not a whole number from 0'
 
 

@@ -6,6 +6,7 @@ from os import path as osp
 from torch.utils.data import DataLoader, Dataset
 
 from hcflow_arch import InputError
+from hcflow_arch.checks import fit_to_scale
 from hcflow_model.data.errors import read_item
 from hcflow_model.images.files import image_size
 from hcflow_model.metrics.measure import Metrics
@@ -123,6 +124,8 @@ def _item_or_problem(dataset, index, check_batch=None):
         check_cropped_pair(item, dataset.opt.get('scale'))
         if check_batch is not None:
             check_batch(item)
+            if dataset.opt.get('scale') and {'lq', 'gt'} <= item.keys():
+                fit_to_scale(item['gt'][None], dataset.opt['scale'], item['lq'][None])  # refuses sizes that do not fit
         return item, None
     except InputError as error:
         return None, str(error)

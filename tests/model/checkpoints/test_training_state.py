@@ -72,6 +72,7 @@ DAMAGES = {
     'short torch': ((*RANDOM, 'torch'), lambda x: x[:10]), 'python': ((*RANDOM, 'python'), (3, (1, 2), None)),
     'numpy': ((*RANDOM, 'numpy'), lambda x: (x[0], x[1][:5], *x[2:])),
     'numpy beyond': ((*RANDOM, 'numpy'), lambda x: (*x[:2], 10 ** 9, *x[3:])),
+    'random states are a tensor': (('random_states',), torch.ones(2)), 'warm-up': (('warmup_iter',), torch.ones(2)),
     'taken': (('taken',), -1), 'taken is text': (('taken',), 'x'),
     'best values': (('best_metric_results',), {'set': {'psnr': 3}}),
 }

@@ -118,6 +118,10 @@ def test_a_set_of_which_an_image_can_be_used(dataset, tmp_path):
         (tmp_path / 'lq' / f'{name}.png').write_bytes(b'')
     with pytest.raises(InputError, match=r'Dataset set: none of its 5 images can be used\. The last: .* is broken'):
         check_validation_set(dataset, check, opt)
+    others = Images([{'lq': torch.zeros(3, 16, 16), 'gt': torch.zeros(3, 16, 16)}])
+    others.opt['scale'] = 4
+    with pytest.raises(InputError, match='The last: gt is 16x16 and lq 16x16; at scale 4'):
+        check_validation_set(others, lambda item: None, opt)
     without_gt = Images([{'lq': torch.zeros(3, 4, 4)}])
     check_validation_set(without_gt, lambda item: None, {'val': {'metrics': {'niqe': {'type': 'calculate_niqe'}}}})
     check_validation_set(without_gt, lambda item: None, {})

@@ -4,7 +4,7 @@ from hcflow_arch.basicsr_import import lazy_names, register
 
 __all__ = ['HCFlowModel', 'HCFlowRescaler', 'HCFlowRescalingModel', 'HCFlowUpscaler', 'HROnlyDataset', 'LatentLoss',
            'NLLLoss', 'RandomPerceptualLoss', 'RelativisticGANLoss', 'calculate_diversity', 'calculate_lpips',
-           'calculate_lr_psnr', 'calculate_nll']
+           'calculate_lr_psnr', 'calculate_nll', 'metric']
 
 __getattr__ = lazy_names(__name__, {
     '.data.hr_only_dataset': ('HROnlyDataset',),

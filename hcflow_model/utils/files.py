@@ -54,8 +54,9 @@ def check_folder(path: Path) -> None:
 
 
 def printable(name: str | os.PathLike) -> str:
-    """A name with its bytes that are no UTF-8, which Python keeps as surrogates, written out: 'caf\\xe9.png'."""
-    return os.fsencode(name).decode(errors='backslashreplace')
+    """A name with bytes that are no UTF-8, which Python keeps as surrogates, and NUL, which CSV of Python 3.10 refuses,
+    written out: 'caf\\xe9.png'."""
+    return os.fsencode(name).decode(errors='backslashreplace').replace('\0', '\\x00')
 
 
 @contextlib.contextmanager

@@ -10,6 +10,9 @@ from hcflow_arch.flow.subnets import xavier_init_
 
 from .rrdb import RRDB
 
+# what architectures raise on options or sizes that they cannot take; other exceptions are bugs of theirs
+REFUSALS = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
+
 
 class RRDBFeatureNet(nn.Module):
     """The paper's feature net: two stacks of RRDBs (HCFlow; ESRGAN, section 3.1).
@@ -79,7 +82,7 @@ class RegisteredFeatureNet(nn.Module):
             raise InputError(f'feature_net.{names[0]} is set by the level that the feature net serves; remove it.')
         try:
             self.net = build_network({**opt, names[0]: num_in_ch})
-        except Exception as error:  # an unknown architecture may raise anything on wrong options
+        except REFUSALS as error:
             raise InputError(f'feature_net: {arch} cannot be built with {dict(opt)} and {names[0]}: {num_in_ch} '
                              f'({error!r}); change its options or take another one, such as RRDBNet.') from error
         self.size_multiple, self.num_out_ch = self._probe(num_in_ch, arch)
@@ -93,7 +96,7 @@ class RegisteredFeatureNet(nn.Module):
             h, w = (multiple * 3, multiple * 5)
             try:
                 out = self.net(torch.zeros(1, num_in_ch, h, w))
-            except Exception as error:  # an unknown architecture may raise anything on a wrong size
+            except REFUSALS as error:
                 seen = f'{arch} raises {error!r} on an input of {num_in_ch}x{h}x{w}'
                 continue
             if torch.is_tensor(out) and out.dim() == 4 and out.shape[2:] == (h, w):

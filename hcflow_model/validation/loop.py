@@ -152,7 +152,7 @@ def _validate_image(model, sampler, data, index, results, metrics, current_iter,
             results.problems.append(f'its nll is {nll}; it is left out.')
     rows = {}
     if val_opt.get('bicubic', False):
-        rows[BICUBIC] = {1: bicubic_resize(case.lq_for_bicubic.float(), scale).clamp(0, 1).cpu()}
+        rows[BICUBIC] = {1: _bicubic(case, scale)}
     rows.update(_draw_samples(model, sampler, lq, results))
 
     def path_of(what):
@@ -179,9 +179,14 @@ def _validate_image(model, sampler, data, index, results, metrics, current_iter,
         for what, image in case.images.items():
             write_image(path_of(what), to_uint8(float_image(image)))
     if model.report.final and index < val_opt.get('sheets', 10):
-        shown = {BICUBIC: [bicubic_resize(case.lq_for_bicubic.float(), scale)],
-                 **{label: list(samples.values()) for label, samples in rows.items()}}
+        shown = {label: list(samples.values()) for label, samples in rows.items()}
+        if BICUBIC not in shown:
+            shown[BICUBIC] = [_bicubic(case, scale)]
         write_image(path_of('sheet'), draw_sheet(lq, shown, scale, gt, results.captions(), case.difference))
+
+
+def _bicubic(case, scale):
+    return bicubic_resize(case.lq_for_bicubic.float(), scale).clamp(0, 1).cpu()
 
 
 def _draw_samples(model, sampler, lq, results):

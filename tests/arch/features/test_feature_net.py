@@ -1,7 +1,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from basicsr.utils.registry import ARCH_REGISTRY
 from helpers import perturb, random_image, small_net
+from torch import nn
 
 from hcflow_arch.errors import InputError
 from hcflow_arch.features.feature_net import RegisteredFeatureNet, RRDBFeatureNet
@@ -86,3 +88,20 @@ def test_basicsr_arch_trains_in_the_network(options, task):
 def test_bad_options(options, message):
     with pytest.raises(InputError, match=message):
         small_net(feature_net=options)
+
+
+@pytest.mark.parametrize('place', ['__init__', 'forward'])
+def test_bugs_of_an_architecture_keep_their_traceback(place, monkeypatch):
+    class SlippingNet(nn.Module):
+        def __init__(self, num_in_ch):
+            super().__init__()
+            self.conv = nn.Conv2d(num_in_ch, 4, 3, 1, 1)
+            if place == '__init__':
+                self.conv.wieght  # noqa: B018
+
+        def forward(self, x):
+            return self.conv(x).realu()
+
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, 'SlippingNet', SlippingNet)
+    with pytest.raises(AttributeError, match='wieght|realu'):
+        RegisteredFeatureNet(3, {'type': 'SlippingNet'})

@@ -57,9 +57,20 @@ def check_latents(latents: Sequence[torch.Tensor], shapes: Sequence[tuple[int, .
         raise InputError(f'latents have shapes {got}; this LR image needs {list(shapes)}, finest level first.')
 
 
-def check_temperature(name: str, temperature: float) -> None:
-    """Check that a temperature is a number from 0 to 100; usual values are 0 to 1."""
-    if isinstance(temperature, bool) or not isinstance(temperature, numbers.Real) or not 0 <= temperature < 100:
+def check_temperature(name: str, temperature: float | torch.Tensor, lq: torch.Tensor | None = None) -> None:
+    """Check that a temperature is a number from 0 to 100, or for an LR image (N, 3, h, w) also a map (N, 1, h, w).
+
+    Usual values are 0 to 1.
+    """
+    if lq is not None and torch.is_tensor(temperature):
+        shape, wanted = tuple(temperature.shape), (lq.shape[0], 1, *lq.shape[2:])
+        if shape != wanted or not temperature.is_floating_point():
+            raise InputError(f'{name} is a map of shape {shape} and type {temperature.dtype}; this LR image needs '
+                             f'floats of shape {wanted}.')
+        if not bool(((temperature >= 0) & (temperature < 100)).all()):
+            raise InputError(f'{name} has values from {temperature.min():.4g} to {temperature.max():.4g}; they must be '
+                             'numbers from 0 (no noise); usual values are 0 to 1.')
+    elif isinstance(temperature, bool) or not isinstance(temperature, numbers.Real) or not 0 <= temperature < 100:
         raise InputError(f'{name} is {temperature!r}; it must be a number from 0 (no noise); usual values are 0 to 1.')
 
 

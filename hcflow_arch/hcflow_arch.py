@@ -1,7 +1,6 @@
 """HCFlowNet: one flow for super-resolution and rescaling (Liang et al., ICCV 2021, arXiv 2108.05301)."""
 import math
 from collections.abc import Sequence
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -12,10 +11,10 @@ from .convs.layout import ChannelsLastModule
 from .errors import InputError
 from .features.feature_net import RegisteredFeatureNet, RRDBFeatureNet
 from .flow.couplings import ShiftCoupling, find_coupling
-from .flow.initialization import apply_start, fit_start
+from .flow.initialization import apply_start, fit_start, no_data_start
 from .flow.layers import ActNorm2d
 from .flow.level import HCFlowLevel
-from .flow.prior import ConditionalGaussian, gaussian_log_prob
+from .flow.prior import ConditionalGaussian, gaussian_log_prob, scale_noise
 from .flow.squeeze import HaarSqueeze, SpaceToDepth
 from .flow.steps import FlowSequential, FlowStep
 from .flow.subnets import FCN, DenseBlock
@@ -236,9 +235,9 @@ class HCFlowNet(ChannelsLastModule):
 
     # ---- (LR, latents) -> HR ----
 
-    def decode(self, lq: torch.Tensor, latents: Sequence[torch.Tensor] | None = None, temperature: float = 1.0,
-               generator: torch.Generator | None = None, features: torch.Tensor | None = None,
-               clamp: bool = True) -> torch.Tensor:
+    def decode(self, lq: torch.Tensor, latents: Sequence[torch.Tensor] | None = None,
+               temperature: float | torch.Tensor = 1.0, generator: torch.Generator | None = None,
+               features: torch.Tensor | None = None, clamp: bool = True) -> torch.Tensor:
         """Restore HR images from LR images and latents. Without latents, they are drawn from temperature * N(0, I).
 
         The LR image is not rounded. Noise is drawn for the coarsest level first.
@@ -246,7 +245,8 @@ class HCFlowNet(ChannelsLastModule):
         Args:
             lq: LR images of any size in [0, 1], RGB, float, (N, 3, h, w).
             latents: z of each level, finest first, as encode returns them. Default: None, drawn.
-            temperature: Standard deviation of the drawn latents, >= 0; not used with latents. Default: 1.
+            temperature: Standard deviation of the drawn latents, >= 0, or a map of it, (N, 1, h, w); not used with
+                latents. Default: 1.
             generator: Random generator of the noise, on any device. Default: PyTorch's global one.
             features: What :meth:`coarsest_features` returned for `lq`; compute it once for many samples, at any
                 temperature. Default: None, computed.
@@ -263,7 +263,7 @@ class HCFlowNet(ChannelsLastModule):
             latents = self.draw_latents(lq, temperature, generator)
         else:
             check_latents(latents, self.latent_shapes(lq))
-        with self._no_data_start():
+        with no_data_start(self):
             x, known = lq, [self.levels[-1].features(lq, []) if features is None else features]
             for level, latent in zip(reversed(self.levels), reversed(latents), strict=True):
                 if x is not lq:
@@ -274,7 +274,7 @@ class HCFlowNet(ChannelsLastModule):
     def coarsest_features(self, lq: torch.Tensor) -> torch.Tensor:
         """The features of the coarsest level, which depend only on the LR image (N, 3, h, w), for :meth:`decode`."""
         check_image('lq', lq, check_range=True)
-        with self._no_data_start():
+        with no_data_start(self):
             return self.levels[-1].features(lq, [])
 
     def latent_shapes(self, lq: torch.Tensor) -> list[tuple[int, int, int, int]]:
@@ -287,19 +287,19 @@ class HCFlowNet(ChannelsLastModule):
             shapes.append((n, num_high, h * factor, w * factor))
         return shapes
 
-    def draw_latents(self, lq: torch.Tensor, temperature: float = 1.0,
+    def draw_latents(self, lq: torch.Tensor, temperature: float | torch.Tensor = 1.0,
                      generator: torch.Generator | None = None) -> list[torch.Tensor]:
         """Latents temperature * N(0, I) for an LR image (N, 3, h, w), finest level first, coarsest drawn first."""
-        check_temperature('temperature', temperature)
+        check_temperature('temperature', temperature, lq)
         shapes = self.latent_shapes(lq)
-        if temperature == 0:
+        if not torch.is_tensor(temperature) and temperature == 0:
             return [lq.new_zeros(shape) for shape in shapes]
         device = lq.device if generator is None else generator.device
         noise = [torch.randn(shape, generator=generator, device=device, dtype=lq.dtype) for shape in reversed(shapes)]
-        return [temperature * eps.to(lq.device) for eps in reversed(noise)]
+        return [scale_noise(eps.to(lq.device), temperature) for eps in reversed(noise)]
 
     def forward(self, lq: torch.Tensor | None, gt: torch.Tensor | None = None,
-                latents: Sequence[torch.Tensor] | None = None, temperature: float | None = None,
+                latents: Sequence[torch.Tensor] | None = None, temperature: float | torch.Tensor | None = None,
                 generator: torch.Generator | None = None, dequantization_noise: torch.Tensor | None = None):
         """Encode if `gt` is given, else decode. Default temperature: that of the network.
 
@@ -321,25 +321,6 @@ class HCFlowNet(ChannelsLastModule):
     def is_initialized(self) -> bool:
         """Whether all actnorms are initialized or loaded."""
         return all(norm.is_initialized() for norm in self.actnorms())
-
-    @contextmanager
-    def _no_data_start(self):
-        """Keep decode from initializing actnorms, because its data run in the wrong direction.
-
-        If a network is trained through decode alone (BasicSR's SRModel), its actnorms start with their present weights.
-        """
-        waiting = [norm for norm in self.actnorms() if norm.waits_for_data()] if self.training else []
-        if torch.is_grad_enabled():
-            for norm in waiting:
-                norm.mark_initialized()
-            waiting = []
-        for norm in waiting:
-            norm.training = False
-        try:
-            yield
-        finally:
-            for norm in waiting:
-                norm.training = True
 
 
 def _default(value, default):

@@ -1,5 +1,7 @@
 """Starting values of the flow. They change no layers, names or shapes, so all checkpoints load with either start."""
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -125,3 +127,23 @@ def _fit_gaussian(gaussian, features: torch.Tensor, target: torch.Tensor) -> Non
     head.bias[0::2] = solution[-1].to(head.bias)
     if not gaussian.bounded:
         head.bias[1::2] = (0.5 * torch.log(variance + 1e-6)).to(head.bias)
+
+
+@contextmanager
+def no_data_start(net: torch.nn.Module) -> Iterator[None]:
+    """Keep an HCFlowNet's decode from initializing actnorms, because its data run in the wrong direction.
+
+    If a network is trained through decode alone (BasicSR's SRModel), its actnorms start with their present weights.
+    """
+    waiting = [norm for norm in net.actnorms() if norm.waits_for_data()] if net.training else []
+    if torch.is_grad_enabled():
+        for norm in waiting:
+            norm.mark_initialized()
+        waiting = []
+    for norm in waiting:
+        norm.training = False
+    try:
+        yield
+    finally:
+        for norm in waiting:
+            norm.training = True

@@ -46,3 +46,17 @@ def gaussian_log_prob(x: torch.Tensor, log_std: float = 0.) -> torch.Tensor:
     """Sum of log N(x; 0, exp(log_std)^2) over all but the first axis, (N, ...) -> (N,)."""
     squares = (x**2).flatten(1).sum(dim=1)
     return -0.5 * math.exp(-2 * log_std) * squares - (log_std + 0.5 * math.log(2 * math.pi)) * x[0].numel()
+
+
+def scale_noise(noise: torch.Tensor, temperature: float | torch.Tensor) -> torch.Tensor:
+    """Latents temperature * noise.
+
+    Args:
+        noise: (N, C, k * h, k * w), k whole.
+        temperature: A number, or a map (N, 1, h, w): each of its values holds for k x k positions.
+    """
+    if torch.is_tensor(temperature):
+        factors = [length // of for length, of in zip(noise.shape[2:], temperature.shape[2:], strict=True)]
+        rows = temperature.to(noise).repeat_interleave(factors[0], 2)
+        temperature = rows.repeat_interleave(factors[1], 3)
+    return noise * temperature

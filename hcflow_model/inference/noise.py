@@ -2,6 +2,8 @@
 import numpy as np
 import torch
 
+from hcflow_arch.flow.prior import scale_noise
+
 BLOCK = 64  # positions on a side: small beside a tile, large beside the cost of starting a generator
 
 
@@ -38,19 +40,22 @@ class NoiseField:
                 out[:, out_y, out_x] = block[:, in_y, in_x]
         return out
 
-    def latents(self, net: torch.nn.Module, rows: range, columns: range, temperature: float,
-                device: torch.device | str = 'cpu') -> list[torch.Tensor]:
-        """Latents temperature * noise of a window of the LR image, (1, C, h, w) each, finest level first."""
+    def latents(self, net: torch.nn.Module, rows: range, columns: range,
+                temperature: float | torch.Tensor, device: torch.device | str = 'cpu') -> list[torch.Tensor]:
+        """Latents temperature * noise of a window of the LR image, (1, C, h, w) each, finest level first.
+
+        `temperature`: a number, or a map of the window, (1, 1, h, w).
+        """
         shapes = net.latent_shapes(torch.empty(1, 3, len(rows), len(columns), device='meta'))
         latents = []
         for level, (_, channels, height, width) in enumerate(shapes):
-            if temperature == 0:
+            if not torch.is_tensor(temperature) and temperature == 0:
                 latents.append(torch.zeros(1, channels, height, width, device=device))
                 continue
             factor = height // len(rows)
             noise = self.window(level, channels, range(rows.start * factor, rows.stop * factor),
                                 range(columns.start * factor, columns.stop * factor))
-            latents.append(torch.from_numpy(noise)[None].to(device) * temperature)
+            latents.append(scale_noise(torch.from_numpy(noise)[None].to(device), temperature))
         return latents
 
     def _block(self, level, num_channels, y, x):

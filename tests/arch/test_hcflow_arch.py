@@ -15,7 +15,7 @@ from helpers import (
 )
 from torch.distributions import Normal
 
-from hcflow_arch import HCFlowNet
+from hcflow_arch import HCFlowNet, InputError
 
 
 def add_noise(net, gt, noise):
@@ -215,6 +215,30 @@ def test_latents_scale_with_temperature_and_repeat_with_the_generator():
         assert torch.equal(srs[0], net.decode(lq, draw(0.5)))
         assert not torch.equal(net.decode(lq), net.decode(lq))
         assert torch.equal(net.decode(lq, temperature=0), net.decode(lq, temperature=0))
+
+
+def test_temperature_map():
+    net, lq = perturb(small_net(8), 0.05), random_image(2, 3, 2, 3)
+
+    def decode(temperature):
+        with torch.no_grad():
+            return net.decode(lq, temperature=temperature, generator=torch.Generator().manual_seed(7))
+
+    for number in (0, 0.7):
+        assert torch.equal(decode(torch.full((2, 1, 2, 3), float(number))), decode(number))
+    map_ = torch.tensor([0., 0.3, 1, 0.5, 2, 0]).view(1, 1, 2, 3).repeat(2, 1, 1, 1)
+    map_[1] = 1
+    latents, whole = (net.draw_latents(lq, t, torch.Generator().manual_seed(7)) for t in (map_, 1.))
+    for latent, z in zip(latents, whole, strict=True):
+        k = z.shape[2] // 2
+        assert torch.equal(latent[1], z[1])
+        assert all(torch.equal(latent[0, :, k * y:k * (y + 1), k * x:k * (x + 1)],
+                               map_[0, 0, y, x] * z[0, :, k * y:k * (y + 1), k * x:k * (x + 1)])
+                   for y in range(2) for x in range(3))
+    for wrong, message in ((map_[:1], r'needs floats of shape \(2, 1, 2, 3\)'), (map_.long(), 'type torch.int64'),
+                           (-map_, 'values from -2 to'), (map_ * float('nan'), 'values from nan')):
+        with pytest.raises(InputError, match=f'temperature .*{message}'):
+            decode(wrong)
 
 
 def test_decode_takes_the_image_unrounded_and_clamps_only_its_output():

@@ -31,8 +31,8 @@ class HCFlowCode(NamedTuple):
     Attributes:
         lq: LR image in [0, 1], (N, 3, h, w). SR: rounded to 8 bits, its gradient that of the unrounded image.
             Rescaling: clamped, not rounded.
-        latents: z of every level, finest first.
-        nll: Bits per HR pixel, (N,); None in rescaling or without an LR image.
+        latents: z of every level, finest first; empty where they were left out.
+        nll: Bits per HR pixel, (N,); None in rescaling, without an LR image or latents.
         lq_exact: LR image before clamping and rounding: with it and the latents, decode restores the HR image.
     """
     lq: torch.Tensor
@@ -163,7 +163,7 @@ class HCFlowNet(ChannelsLastModule):
     # ---- HR -> (LR, latents) ----
 
     def encode(self, gt: torch.Tensor, lq: torch.Tensor | None = None,
-               dequantization_noise: torch.Tensor | None = None) -> HCFlowCode:
+               dequantization_noise: torch.Tensor | None = None, with_latents: bool = True) -> HCFlowCode:
         """Split HR images into LR images and latents; with `lq`, also give their likelihood (HCFlow).
 
         If the size is not a multiple of the scale, `gt` is padded by reflection at the bottom and right; crop the
@@ -174,6 +174,7 @@ class HCFlowNet(ChannelsLastModule):
             gt: HR images in [0, 1], RGB, float, (N, 3, H, W).
             lq: LR images in [0, 1], (N, 3, h, w). Default: None, no nll.
             dequantization_noise: u in [0, 1) with the shape of gt; u / quant_bins is added (SR). Default: random.
+            with_latents: False leaves out the latents and the nll, which take most of the time. Default: True.
 
         Raises:
             InputError: Wrong shape or type, sizes of LR and HR that do not fit each other, HR smaller than the scale.
@@ -202,8 +203,10 @@ class HCFlowNet(ChannelsLastModule):
             log_det = log_det + level_log_det
         lq_exact = x
 
+        if not with_latents and self.is_initialized():  # else the rest must see the first batch
+            parts, lq = [], None
         latents, features = [], []
-        for level, (low, high) in zip(reversed(self.levels), reversed(parts), strict=True):
+        for level, (low, high) in zip(reversed(self.levels), reversed(parts), strict=False):
             features.append(level.features(low, features))
             latent, level_log_det = level.prior(high, features[-1])
             latents.append(latent)
@@ -300,14 +303,15 @@ class HCFlowNet(ChannelsLastModule):
 
     def forward(self, lq: torch.Tensor | None, gt: torch.Tensor | None = None,
                 latents: Sequence[torch.Tensor] | None = None, temperature: float | torch.Tensor | None = None,
-                generator: torch.Generator | None = None, dequantization_noise: torch.Tensor | None = None):
+                generator: torch.Generator | None = None, dequantization_noise: torch.Tensor | None = None,
+                with_latents: bool = True):
         """Encode if `gt` is given, else decode. Default temperature: that of the network.
 
         Both directions go through forward, so that DistributedDataParallel and torch.compile see everything that needs
         gradients. See :meth:`encode` and :meth:`decode` for shapes and errors.
         """
         if gt is not None:
-            return self.encode(gt, lq, dequantization_noise)
+            return self.encode(gt, lq, dequantization_noise, with_latents)
         if lq is None:
             raise InputError('HCFlowNet was called without an image; give lq to decode or gt to encode.')
         return self.decode(lq, latents, self.temperature if temperature is None else temperature, generator)

@@ -61,7 +61,7 @@ class HCFlowRescalingModel(HCFlowModel):
         return True
 
     def rescaling_losses(self, lq, gt):
-        code = self.net_g(None, gt=gt)
+        code = self.net_g(None, gt=gt, with_latents=bool(self.cri_latent))
         losses = {}
         if self.cri_lq:
             losses['l_g_lq'] = self.cri_lq(code.lq, lq)
@@ -76,12 +76,12 @@ class HCFlowRescalingModel(HCFlowModel):
         return Losses(losses)
 
     def sample_for_discriminator(self):
-        return self.net_g(round8(self.net_g(None, gt=self.gt).lq), temperature=self.temperature)
+        return self.net_g(round8(self.net_g(None, gt=self.gt, with_latents=False).lq), temperature=self.temperature)
 
     def test(self):
         net = self.net_for_testing()
         with torch.no_grad(), self.autocast('val'):
-            restored = net(round8(net.encode(self.gt).lq))
+            restored = net(round8(net.encode(self.gt, with_latents=False).lq))
         self.output = restored[:, :, :self.gt.shape[2], :self.gt.shape[3]]
         self.net_g.train(self.is_train)
 

@@ -286,6 +286,25 @@ def test_encode_starts_actnorm_in_training_mode_only():
     assert all(norm.bias.any() for norm in net.actnorms())
 
 
+@pytest.mark.parametrize('task', ['sr', 'rescaling'])
+def test_encode_without_latents(task):
+    """The same LR image and gradients without the conditional flow, which only an encode that starts it runs."""
+    net = small_net(4, task).train()
+    gt, lq = random_image(1, 3, 16, 16), random_image(1, 3, 4, 4)
+    noise = torch.rand_like(gt)
+    assert len(net.encode(gt, lq, noise, with_latents=False).latents) == 2 and net.is_initialized()
+    grads = []
+    for with_latents in (True, False):
+        net.zero_grad()
+        code = net(lq, gt, dequantization_noise=noise, with_latents=with_latents)
+        code.lq.square().sum().backward()
+        grads.append([parameter.grad for parameter in net.levels[0].main.parameters() if parameter.grad is not None])
+        assert len(code.latents) == (2 if with_latents else 0)
+    assert code.nll is None and torch.equal(code.lq_exact, net.encode(gt, lq, noise).lq_exact)
+    assert grads[0] and all(torch.equal(*pair) for pair in zip(*grads, strict=True))
+    assert net.levels[0].prior[-1].head.weight.grad is None
+
+
 @pytest.mark.parametrize('with_grad', [True, False])
 def test_decode_never_starts_actnorm(with_grad):
     net, lq = small_net(), random_image(2, 3, 2, 3)

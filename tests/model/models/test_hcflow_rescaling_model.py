@@ -90,6 +90,10 @@ def test_removed_blocks_remove_losses(removed, left, tmp_path):
     model.feed_data(training_batch())
     model.optimize_parameters(1)
     assert losses_of(model.get_current_log()) == left
+    runs = []
+    model.net_g.levels[-1].feature_net.register_forward_hook(lambda *args: runs.append(1))
+    model.optimize_parameters(2)  # the first one starts the whole network
+    assert len(runs) == ('l_g_latent' in left) + ('l_g_pix' in left)
 
 
 def test_upscaled_is_the_8_bit_image_with_gradients_through_the_rounding(tmp_path, monkeypatch):

@@ -51,6 +51,8 @@ def tables() -> dict[str, Table]:
         ('path', 'path', schema.PATH), ('train', 'train', schema.TRAIN), ('val', 'val', schema.VAL),
         ('logger', 'logger', schema.LOGGER), ('wandb', 'logger.wandb', schema.WANDB),
         ('dist_params', 'dist_params', schema.DIST_PARAMS))}
+    compression = {key: option for key, option in schema.COMPRESSION.items() if key != 'type'}
+    found['jpeg'] = Table('jpeg', 'train.compression', _schema_rows(compression))
     network = ARCH_REGISTRY.get('HCFlowNet')
     found['HCFlowNet'] = _component('HCFlowNet', network, 'network_g', given=set(GIVEN) - {'scale'})
     found['HCFlowVGGDiscriminator'] = _component('HCFlowVGGDiscriminator', ARCH_REGISTRY.get('HCFlowVGGDiscriminator'),

@@ -6,6 +6,7 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from hcflow_arch import InputError
 from hcflow_arch.checks import check_image, fit_to_scale
 from hcflow_model.images.bicubic import bicubic_guide, round8
+from hcflow_model.images.jpeg import RandomJPEG
 from hcflow_model.losses.build import IMAGES, build_train_loss
 from hcflow_model.validation.loop import Case
 
@@ -18,7 +19,8 @@ class HCFlowRescalingModel(HCFlowModel):
 
     One update per iteration of the sum of `train.lq_opt` (downscaled image to the bicubic one), `latent_opt` (latents
     to N(0, I)), `pixel_opt` (restored image to the original), `perceptual_opt` and `gan_opt`; a removed block removes
-    its loss. Needs HR images only: if a dataset gives no `lq`, the bicubic guide is computed from `gt`.
+    its loss. Needs HR images only: if a dataset gives no `lq`, the bicubic guide is computed from `gt`. With
+    `train.compression`, downscaled images pass through JPEG before they are restored.
     """
 
     task, other_model = 'rescaling', 'HCFlowModel'
@@ -32,6 +34,9 @@ class HCFlowRescalingModel(HCFlowModel):
                              'with HCFlowModel.')
         self.cri_lq = build_train_loss(train_opt, 'lq_opt', IMAGES, IMAGES, device=self.device)
         self.cri_latent = build_train_loss(train_opt, 'latent_opt', [IMAGES], device=self.device)
+        block = train_opt.get('compression') or {}
+        arguments = {key: value for key, value in block.items() if key != 'type'}
+        self.compression = RandomJPEG(**arguments).to(self.device) if block else None
         super().init_losses(train_opt)
 
     @staticmethod
@@ -68,7 +73,7 @@ class HCFlowRescalingModel(HCFlowModel):
         if self.cri_latent:
             losses['l_g_latent'] = self.cri_latent(code.latents)
         if self.cri_pixel or self.cri_perceptual or self.adversary:
-            restored = self.net_g(round8(code.lq), temperature=self.temperature)
+            restored = self.net_g(self.stored(code.lq), temperature=self.temperature)
             if self.cri_pixel:
                 losses['l_g_pix'] = self.cri_pixel(restored, gt)
             others = self.perceptual_gan_terms(restored, gt)
@@ -76,7 +81,12 @@ class HCFlowRescalingModel(HCFlowModel):
         return Losses(losses)
 
     def sample_for_discriminator(self):
-        return self.net_g(round8(self.net_g(None, gt=self.gt, with_latents=False).lq), temperature=self.temperature)
+        return self.net_g(self.stored(self.net_g(None, gt=self.gt, with_latents=False).lq), temperature=self.temperature)
+
+    def stored(self, lq):
+        """Downscaled images (N, 3, h, w) as they are in training when they are restored."""
+        lq = round8(lq)
+        return self.compression(lq) if self.compression else lq
 
     def test(self):
         net = self.net_for_testing()

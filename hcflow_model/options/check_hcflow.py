@@ -11,9 +11,9 @@ from hcflow_arch.hcflow_arch import SCALES, TASKS
 
 from . import schema as option_schema
 from .check_datasets import FLAT_DATASETS
-from .rules import check_component, check_names, check_type, check_value, did_you_mean, options_of, require
+from .rules import check_block, check_component, check_names, check_type, check_value, did_you_mean, options_of, require
 
-LOSSES_OF_OTHER_TASK = {'sr': ('lq_opt', 'latent_opt'), 'rescaling': ('nll_opt',)}
+ONLY_OF_OTHER_TASK = {'sr': ('lq_opt', 'latent_opt', 'compression'), 'rescaling': ('nll_opt',)}
 SCHEDULERS = {'MultiStepLR': lr_scheduler.MultiStepRestartLR, 'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
               'CosineAnnealingRestartLR': lr_scheduler.CosineAnnealingRestartLR}
 
@@ -89,15 +89,17 @@ def _check_validation(val, task):
 
 def _check_training(train, task):
     require('train', train, ('optim_g', 'scheduler', 'total_iter'), option_schema.TRAIN)
-    for key in LOSSES_OF_OTHER_TASK[task]:
+    for key in ONLY_OF_OTHER_TASK[task]:
         if key in train:
-            raise InputError(f"'train.{key}' is no loss of task {task!r} and would be ignored; remove it.")
+            raise InputError(f"'train.{key}' has no effect in training of task {task!r}; remove it.")
     for key in [key for key in train if key.endswith('_opt')]:
         check_component(f'train.{key}', train[key], LOSS_REGISTRY)
         for weight in [weight for weight in train[key] if weight.endswith('_weight')]:
             check_value(f'train.{key}.{weight}', train[key][weight], option_schema.LOSS_WEIGHT)
     if 'temperature' in train:
         check_temperature('train.temperature', train['temperature'])
+    if 'compression' in train:
+        _check_compression('train.compression', train['compression'])
     for key in ('optim_g', 'optim_d'):
         if key in train:
             _check_optimizer(f'train.{key}', train[key])
@@ -105,6 +107,18 @@ def _check_training(train, task):
         raise InputError("'train.ema_decay' is 1; the average would stay what training starts from. Give a number "
                          'below 1, such as 0.999.')
     _check_scheduler(train['scheduler'], train['total_iter'])
+
+
+def _check_compression(name, block):
+    _drop_empty(block)
+    check_block(name, block, option_schema.COMPRESSION)
+    require(name, block, ('type',), option_schema.COMPRESSION)
+    quality = block.get('quality', [1, 100])
+    for number in quality:
+        check_value(f'{name}.quality', number, option_schema.JPEG_QUALITY)
+    if len(quality) != 2 or quality[0] > quality[1]:
+        raise InputError(f"'{name}.quality' is {quality!r}; it must be the lowest and the highest quality, such as "
+                         '[50, 95].')
 
 
 def _check_accumulate(accumulate, batch_size):

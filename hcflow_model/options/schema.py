@@ -66,6 +66,7 @@ TRAIN = {
     'gan_opt': Option(dict, 'GAN loss: GANLoss or RelativisticGANLoss; needs network_d and optim_d'),
     'lq_opt': Option(dict, 'rescaling: pixel loss between the downscaled image and the bicubic one'),
     'latent_opt': Option(dict, 'rescaling: {type: LatentLoss, loss_weight: !!float 1e-5}'),
+    'compression': Option(dict, 'rescaling: downscaled images are compressed before they are restored'),
     'net_d_iters': Option(int, 'update the flow every N iterations', 1),
     'net_d_init_iters': Option(int, 'iterations at the start in which only the discriminator is trained', 0),
     'temperature': Option(NUMBER, 'temperature of perceptual and GAN losses (default 0.9; rescaling: 1)', 0),
@@ -77,6 +78,15 @@ TRAIN = {
     'grad_clip_value': Option(NUMBER, 'clip every gradient value of the flow to this; 0 or ~: off', 0),
     'grad_clip_norm': Option(NUMBER, 'then clip the norm over all parameters to this; 0 or ~: off', 0),
     'max_nonfinite': Option(int, 'stop after N iterations in a row with NaN or infinite values (default 20)', 1),
+}
+
+JPEG_QUALITY = Option(int, 'quality of a JPEG file', 1, 100)
+COMPRESSION = {
+    'type': Option(str, 'how images are compressed', choices=('jpeg',)),
+    'quality': Option(list, 'lowest and highest quality, whole numbers from 1 to 100; each image gets one between them '
+                            'at random (default [50, 95])'),
+    'prob': Option(NUMBER, 'share of the images that are compressed; the others are rounded to 8 bits alone '
+                           '(default 0.8)', 0, 1),
 }
 
 VAL = {

@@ -27,7 +27,8 @@ from hcflow_model.models.hcflow_rescaling_model import HCFlowRescalingModel
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 LOSSES = {'sr': {**NLL_OPT, 'pixel_opt': L1}, 'sr with GAN': {**NLL_OPT, 'pixel_opt': L1, **gan_opts()},
-          'rescaling': RESCALING_OPTS}
+          'rescaling': RESCALING_OPTS,
+          'rescaling by JPEG': {**RESCALING_OPTS, 'compression': {'type': 'jpeg', 'quality': [70, 70], 'prob': 1}}}
 
 
 @pytest.fixture
@@ -93,10 +94,9 @@ def graph_model(tmp_path, losses, cuda_graph, lr, dist=False, **options):
     opt['dist'] = dist
     if 'gan_opt' in opt['train']:
         opt['network_d'] = dict(NET_D)
-    if losses == 'rescaling':
-        opt['network_g']['task'] = 'rescaling'
+    task = opt['network_g']['task'] = losses.split()[0]
     torch.manual_seed(1)
-    return {'rescaling': HCFlowRescalingModel}.get(losses, HCFlowModel)(opt)
+    return {'rescaling': HCFlowRescalingModel, 'sr': HCFlowModel}[task](opt)
 
 
 @pytest.mark.parametrize('lr', [0., 1e-4])

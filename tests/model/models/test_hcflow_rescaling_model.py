@@ -24,6 +24,7 @@ from helpers import (
 from hcflow_arch import InputError
 from hcflow_model import HCFlowModel, HCFlowRescalingModel
 from hcflow_model.images.bicubic import bicubic_guide, round8
+from hcflow_model.images.jpeg import JPEG
 
 pytestmark = pytest.mark.usefixtures('far_pixels_pass')
 METRICS = {'psnr': {'type': 'calculate_psnr', 'crop_border': 0}}
@@ -96,16 +97,22 @@ def test_removed_blocks_remove_losses(removed, left, tmp_path):
     assert len(runs) == ('l_g_latent' in left) + ('l_g_pix' in left)
 
 
-def test_upscaled_is_the_8_bit_image_with_gradients_through_the_rounding(tmp_path, monkeypatch):
-    model = make_model(tmp_path, {'pixel_opt': L1})
+@pytest.mark.parametrize('losses', [{}, {'compression': {'type': 'jpeg', 'quality': [40, 40], 'prob': 1}}], ids=str)
+def test_what_is_upscaled_with_gradients_through_the_rounding(losses, tmp_path, monkeypatch):
+    model = make_model(tmp_path, {'pixel_opt': L1, **losses})
     perturb(model.net_g, 0.05)
+    batch = training_batch(32)
+    model.feed_data(batch)
+    with torch.no_grad():
+        wanted = round8(model.net_g.encode(batch['gt']).lq)
+        if losses:
+            wanted = JPEG()(wanted, torch.full((len(wanted),), 40))
     decode, seen = model.net_g.decode, []
     monkeypatch.setattr(model.net_g, 'decode', lambda lq, latents, temperature, generator: (
         seen.append((lq, temperature)), decode(lq, latents, temperature, generator))[1])
-    model.feed_data(training_batch())
     model.optimize_parameters(1)
     (lq, temperature), = seen
-    assert temperature == 1
+    assert temperature == 1 and torch.equal(lq, wanted)
     assert torch.allclose(lq * 255, (lq * 255).round(), atol=1e-4)
     assert model.net_g.levels[0].main[1].coupling.subnet.conv1.weight.grad.any()  # the encoder learns from pixel_opt
 
@@ -127,7 +134,7 @@ def test_data_without_gt(tmp_path):
 
 
 def test_discriminator_alone_sees_restored_images(tmp_path):
-    model = make_model(tmp_path, {**RESCALING_OPTS, **gan_opts()}, net_d_init_iters=1)
+    model = make_model(tmp_path, {**RESCALING_OPTS, **gan_opts(), 'compression': {'type': 'jpeg'}}, net_d_init_iters=1)
     model.feed_data(training_batch())
     model.optimize_parameters(1)
     assert losses_of(model.get_current_log()) == ['l_d_real', 'l_d_fake', 'out_d_real', 'out_d_fake']

@@ -17,6 +17,9 @@ from hcflow_model.options.schema import Option
 
 GAN = {'network_d': {'type': 'HCFlowVGGDiscriminator', 'input_size': 64},
        **{f'train.{name}': block for name, block in gan_opts().items()}}
+RESCALING = {'model_type': 'HCFlowRescalingModel', 'network_g.task': 'rescaling', 'train.nll_opt': REMOVED,
+             'train.lq_opt': {'type': 'MSELoss'}}
+JPEG = {'type': 'jpeg', 'quality': [50, 95]}
 
 
 def check(changes, is_train=True):
@@ -163,7 +166,15 @@ BAD = [
     # what belongs together
     ({'val.num_samples': 1, 'val.metrics.diversity': {'type': 'calculate_diversity'}}, 'diversity, which needs two'),
     ({'val.metrics.nll': {'type': 'calculate_nll'}}, 'nll, which is always reported'),
-    ({'train.lq_opt': {'type': 'MSELoss'}}, "'train.lq_opt' is no loss of task 'sr'"),
+    ({'train.lq_opt': {'type': 'MSELoss'}}, "'train.lq_opt' has no effect in training of task 'sr'"),
+    ({**RESCALING, 'train.compression': {'type': 'webp'}}, "'train.compression.type' is 'webp'; allowed are jpeg and ~"),
+    ({**RESCALING, 'train.compression': {'qualty': [1, 9]}}, "'train.compression.qualty' .*did you mean 'quality'"),
+    ({**RESCALING, 'train.compression': {'quality': [50, 95]}}, "train.compression has no 'type'"),
+    ({**RESCALING, 'train.compression': {**JPEG, 'quality': [95, 50]}}, r"is \[95, 50\]; it must be the lowest and"),
+    ({**RESCALING, 'train.compression': {**JPEG, 'quality': [0, 50]}}, "'train.compression.quality' is 0; it must be 1"),
+    ({**RESCALING, 'train.compression': {**JPEG, 'prob': 80}}, "'train.compression.prob' is 80; it must be 1 or less"),
+    ({**RESCALING, 'train.compression': 'jpeg'}, "'train.compression' is 'jpeg'; it must be a block"),
+    ({'train.compression': {'type': 'jpeg'}}, "'train.compression' has no effect in training of task 'sr'"),
     ({'train.nll_opt.loss_weight': 'high'}, "'train.nll_opt.loss_weight' is 'high'; it must be"),
     ({'train.scheduler.milestones': 5}, "'train.scheduler.milestones' is 5; it must be a list"),
     ({'train.optim_g.betas': 0.9}, "'train.optim_g.betas' is 0.9; it must be two numbers"),

@@ -15,7 +15,7 @@ TO_RGB = ((1, 0, 1.402), (1, -0.344136286, -0.714136286), (1, 1.772, 0))
 
 
 class JPEG(nn.Module):
-    """What is read of an image that libjpeg stores: OpenCV's and Pillow's default, with colours at half the size (4:2:0).
+    """What is read of an image that OpenCV or Pillow stores as JPEG by default, with colours at half the size (4:2:0).
 
     BasicSR's DiffJPEG (basicsr/utils/diffjpeg.py) enlarges the colours by repeating pixels, pads with black, and does
     not round its tables; decoders interpolate. So it is

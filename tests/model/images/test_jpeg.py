@@ -67,7 +67,8 @@ def test_tables_are_pillows():
         Image.new('RGB', (8, 8)).save(file, 'jpeg', quality=quality)
         chroma = torch.full((8, 8), 99.)
         chroma[:4, :4] = torch.tensor(CHROMA)
-        for base, wanted in zip((torch.tensor(LUMA).float(), chroma), Image.open(file).quantization.values(), strict=True):
+        found = Image.open(file).quantization.values()
+        for base, wanted in zip((torch.tensor(LUMA).float(), chroma), found, strict=True):
             assert tables(base, torch.tensor([quality])).flatten().int().tolist() == list(wanted)
 
 

@@ -29,8 +29,9 @@ PATCH = 32  # of shrunk options: the smallest that the discriminator takes
 
 TOP = ['name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'plugins', 'datasets', 'network_g', 'network_d', 'path',
        'train', 'val', 'logger', 'dist_params']
-TRAIN_ORDER = ['ema_decay', 'optim_g', 'optim_d', 'scheduler', 'total_iter', 'warmup_iter', 'losses', 'net_d_iters',
-               'net_d_init_iters', 'temperature', 'accumulate', 'amp', 'grad_clip_value', 'grad_clip_norm']
+TRAIN_ORDER = ['ema_decay', 'optim_g', 'optim_d', 'scheduler', 'total_iter', 'warmup_iter', 'losses', 'compression',
+               'net_d_iters', 'net_d_init_iters', 'temperature', 'accumulate', 'amp', 'grad_clip_value',
+               'grad_clip_norm']
 SR, RESCALING = 'HCFlowModel', 'HCFlowRescalingModel'
 PLUS = {'nll_opt': 2e-3, 'pixel_opt': 1}
 PLUS_PLUS = {**PLUS, 'perceptual_opt': 0.05, 'gan_opt': 0.5}
@@ -46,6 +47,7 @@ RECIPES = {
     'plusplus_x8': (SR, 8, 50_000, 1.25e-5, [20_000, 40_000], PLUS_PLUS, 'x8'),
     'rescaling_x4': (RESCALING, 4, 500_000, 2.5e-4, [100_000, 200_000, 300_000, 400_000, 450_000], OF_RESCALING, None),
     'rescaling_x2': (RESCALING, 2, 500_000, 2.5e-4, [100_000, 200_000, 300_000, 400_000, 450_000], OF_RESCALING, None),
+    'rescaling_x4_jpeg': (RESCALING, 4, 100_000, 1e-4, [50_000, 75_000, 90_000, 95_000], OF_RESCALING, 'rescaling_x4'),
     'x4_fast': (SR, 4, 30_000, 2.5e-4, [15_000, 22_500, 27_000, 28_500], {'nll_opt': 1}, None),
     'x8_fast': (SR, 8, 35_000, 2.5e-4, [20_000, 25_000, 28_000, 31_000, 34_000], {'nll_opt': 1}, None),
     'rescaling_x4_fast': (RESCALING, 4, 50_000, 2.5e-4, [10_000, 20_000, 30_000, 40_000, 45_000], OF_RESCALING, None),
@@ -82,8 +84,8 @@ def run_of(checkpoint):
 # ---- as they are ----
 
 def test_every_recipe_has_its_files():
-    names = {path.stem for path in FILES if not path.stem.startswith('demo_')}
-    tested = [name for name in RECIPES if not name.endswith('_fast') and name != 'rescaling_x2']
+    names = {path.stem for path in FILES if not path.stem.startswith(('demo_', 'train_small_'))}
+    tested = [name for name in RECIPES if not name.endswith(('_fast', '_jpeg')) and name != 'rescaling_x2']
     assert names == {f'train_HCFlow_{name}' for name in RECIPES} | {f'test_HCFlow_{name}' for name in tested} | {
         'test_HCFlow_x4_woGT'}
 

@@ -81,7 +81,8 @@ class HCFlowRescalingModel(HCFlowModel):
         return Losses(losses)
 
     def sample_for_discriminator(self):
-        return self.net_g(self.stored(self.net_g(None, gt=self.gt, with_latents=False).lq), temperature=self.temperature)
+        lq = self.net_g(None, gt=self.gt, with_latents=False).lq
+        return self.net_g(self.stored(lq), temperature=self.temperature)
 
     def stored(self, lq):
         """Downscaled images (N, 3, h, w) as they are in training when they are restored."""

@@ -11,6 +11,7 @@ EXAMPLES = """
 hcflow prepare -i photos -o datasets/photos --scale 4 --crop 480 --step 240 --lmdb --val 10
 hcflow prepare -i photos -o datasets/photos --crop 480 --lmdb --recipe train_HCFlow_x4_fast --options my_x4.yml
 hcflow prepare -i photos -o datasets/photos_hr --scale 4 --crop 480 --hr_only
+hcflow prepare -i photos -o datasets/photos --crop 128 --step 104 --resize 1 0.5 --min_detail 7 4 --val_names cat dog
 hcflow prepare -i DF2K-tr.pklv4 -o datasets/DF2K --scale 4 --lmdb
 """
 SHOWN = 20  # images that were left out, on the terminal; the file lists all
@@ -27,8 +28,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--step', type=int, help='distance of sub-images; overlapping if below --crop (default: half)')
     parser.add_argument('--thresh', type=int, default=0,
                         help='add a last sub-image at the border where more pixels than this are left (default: 0)')
+    parser.add_argument('--resize', type=float, nargs='+', default=[1], metavar='FACTOR',
+                        help='factors of the size at which training images are taken, such as 1 0.75 0.5 (default: 1)')
+    parser.add_argument('--min_detail', type=float, nargs='+', default=[0], metavar='LEVELS',
+                        help='do not write sub-images of which bicubic upscaling loses less than this, RMS in grey '
+                             'levels: one value, or one for each factor of --resize (default: 0)')
     parser.add_argument('--hr_only', action='store_true', help='no LR images: for rescaling')
-    parser.add_argument('--val', type=int, default=0, metavar='N', help='keep N images, whole, for validation')
+    val = parser.add_mutually_exclusive_group()
+    val.add_argument('--val', type=int, default=0, metavar='N', help='keep N images, whole, for validation')
+    val.add_argument('--val_names', nargs='+', default=[], metavar='NAME',
+                     help='keep these images, whole, for validation')
+    parser.add_argument('--val_resize', type=float, default=1, metavar='FACTOR',
+                        help='factor of the size of the images for validation (default: 1)')
     parser.add_argument('--lmdb', action='store_true', help='also pack the training images into LMDBs')
     parser.add_argument('--recipe', metavar='NAME', help='with --options: the recipe to take; hcflow recipe lists them')
     parser.add_argument('--options', metavar='FILE',
@@ -54,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     from hcflow_model.data.prepare.sources import find_images
     from hcflow_model.images.files import silent_opencv
     from hcflow_model.options.recipes import recipe_for_data
-    settings = Settings(args.scale, args.crop, args.step, args.thresh, args.hr_only, args.val)
+    settings = Settings(args.scale, args.crop, args.step, args.thresh, args.hr_only, args.val, args.val_names,
+                        args.resize, args.min_detail, args.val_resize)
     recipe = _recipe(args)
     with silent_opencv():  # a broken image is named once, in the report
         prepared = prepare(find_images(source), out, settings, args.lmdb, workers, args.overwrite)
@@ -120,6 +132,8 @@ def _check_places(source, out):
 def _report(prepared, out):
     for folder, files in prepared.sizes.items():
         sys.stderr.write(f'{out / folder}: {len(files)} images\n')
+    if any(prepared.settings.min_detail):
+        sys.stderr.write(f'{prepared.dropped} sub-images with less detail than --min_detail were not written\n')
     sys.stderr.write(f'{prepared.done} images done, {prepared.skipped} were done before, '
                      f'{len(prepared.left_out)} left out{":" if prepared.left_out else ""}\n')
     lines = [f'{item} {reason}\n' for item, reason in sorted(prepared.left_out.items())]

@@ -28,13 +28,14 @@ from .settings import (
     FINISHED_FILE,
     SETTINGS_FILE,
     Settings,
+    as_text,
     cannot_write,
     read_finished,
     read_settings,
     write_settings,
     write_whole,
 )
-from .sources import usable
+from .sources import plain_name, usable
 
 
 class Prepared(NamedTuple):
@@ -47,6 +48,7 @@ class Prepared(NamedTuple):
         skipped: Number of images that an earlier run had finished.
         left_out: {image: why}.
         lmdb: Whether there are LMDBs.
+        dropped: Number of sub-images with less detail than asked for.
     """
     settings: Settings
     sizes: dict[str, dict[str, tuple[int, int]]]
@@ -54,6 +56,7 @@ class Prepared(NamedTuple):
     skipped: int
     left_out: dict[str, str]
     lmdb: bool
+    dropped: int = 0
 
 
 def prepare(items: list, out: Path, settings: Settings, lmdb: bool = False, workers: int = 1, overwrite: bool = False,
@@ -96,27 +99,34 @@ def _prepare(items, out, settings, lmdb, workers, overwrite, progress):
                 journal.write(f'{json.dumps(result)}\n')
                 journal.flush()
             bar.update()
-    if not any(settings.part_of(name) == 'train' for name in finished):
+    sizes = _sizes(settings, finished)
+    dropped = sum(len(record.get('dropped', ())) for record in finished.values())
+    if not sizes.get(settings.folders('train')[0]):
         what = 'None of the images' if not finished else 'No image for training'
         _remove(out, settings)  # the next run is free to take other settings
+        if dropped:
+            raise InputError(f'None of {dropped} sub-images has the detail that --min_detail '
+                             f'{as_text(settings.min_detail)} asks for; take less.')
         raise InputError(f'{what} could be used: {_first_reason(left_out)}.')
-    sizes = _sizes(settings, finished)
     _check_folders(out, sizes)
     lmdb = lmdb or any(lmdb_of(out / folder).exists() for folder in settings.folders('train'))
     if lmdb:
         _pack(out, settings, sizes, progress)
-    return Prepared(settings, sizes, len(finished) - skipped, skipped, left_out, lmdb)
+    return Prepared(settings, sizes, len(finished) - skipped, skipped, left_out, lmdb, dropped)
 
 
 def _settle(items, out, settings, overwrite):
     """The settings with their validation images, stored, after comparing them with those of an earlier run."""
     names = [item.name for item in items]
+    if settings.val_images:
+        chosen = _named_val_images(names, settings.val_images)
+        settings = replace(settings, val_images=chosen, val=len(chosen))
     old = read_settings(out)
     if old is not None and overwrite:
         _remove(out, old)
         old = None
     if old is None:
-        settings = replace(settings, val_images=_choose_val_images(items, settings))
+        settings = replace(settings, val_images=settings.val_images or _choose_val_images(items, settings))
     else:
         _compare(out, old, settings)
         settings = old  # a folder that grew keeps its validation images
@@ -136,7 +146,7 @@ def _choose_val_images(items, settings):
     """Names of `settings.val` readable images, by a hash of their names: spread, and the same every time."""
     chosen = []
     for item in sorted(items, key=lambda item: hashlib.sha256(item.name.encode()).digest()):
-        if len(chosen) < settings.val and usable(item, settings.scale):
+        if len(chosen) < settings.val and usable(item, settings.scale / settings.val_resize):
             chosen.append(item.name)
     if len(chosen) < settings.val or settings.val >= len(items):
         raise InputError(f'--val is {settings.val}, too many for {len(items)} images, of which some must be left for '
@@ -144,11 +154,28 @@ def _choose_val_images(items, settings):
     return tuple(sorted(chosen))
 
 
+def _named_val_images(names, wanted):
+    """Names of images that are named as they are or as their files, with or without ending."""
+    chosen = set()
+    for text in wanted:
+        found = [name for name in (plain_name(text), plain_name(os.path.splitext(text)[0])) if name in names]
+        if not found:
+            raise InputError(f'--val_names: no image is called {text}; there are {", ".join(names[:5])}'
+                             f'{" and others" if len(names) > 5 else ""}.')
+        chosen.add(found[0])
+    if len(chosen) == len(names):
+        raise InputError('--val_names names all images; some must be left for training.')
+    return tuple(sorted(chosen))
+
+
 def _compare(out, old, new):
-    for key in ('scale', 'crop', 'step', 'thresh', 'hr_only', 'val'):
-        if getattr(old, key) != getattr(new, key):
-            raise InputError(f'{out} was made with --{key} {getattr(old, key)}, now it is {getattr(new, key)}; give '
-                             'the same settings to go on, another output folder, or --overwrite to make it again.')
+    for key in ('scale', 'crop', 'step', 'thresh', 'hr_only', 'val_images' if new.val_images else 'val', 'resize',
+                'min_detail', 'val_resize'):
+        before, now = getattr(old, key), getattr(new, key)
+        if before != now:
+            option = 'val_names' if key == 'val_images' else key
+            raise InputError(f'{out} was made with --{option} {as_text(before)}, now it is {as_text(now)}; give the '
+                             'same settings to go on, another output folder, or --overwrite to make it again.')
 
 
 def _remove(out, settings):
@@ -165,7 +192,7 @@ def _still_whole(items, out, settings):
     stamps = {item.name: item.stamp() for item in items}
     whole = {}
     for name, record in read_finished(out).items():
-        files = {out / folder / f'{stem}.png': size for folder, sizes in settings.sizes(name, *record['size']).items()
+        files = {out / folder / f'{stem}.png': size for folder, sizes in _files(settings, record).items()
                  for stem, size in sizes.items()}
         if record['stamp'] == stamps[name] and all(png_file_size(file) == size for file, size in files.items()):
             whole[name] = record
@@ -174,6 +201,10 @@ def _still_whole(items, out, settings):
                 file.unlink(missing_ok=True)
     write_whole(out / FINISHED_FILE, ''.join(f'{json.dumps(record)}\n' for record in whole.values()).encode())
     return whole
+
+
+def _files(settings, record):
+    return settings.sizes(record['name'], *record['size'], record.get('dropped', ()))
 
 
 def _run(function: Callable, items: list, workers: int) -> Iterator[tuple]:
@@ -234,7 +265,7 @@ def _first_reason(left_out):
 def _sizes(settings, finished):
     sizes = {}
     for name in sorted(finished, key=lambda name: (settings.part_of(name), name)):
-        for folder, files in settings.sizes(name, *finished[name]['size']).items():
+        for folder, files in _files(settings, finished[name]).items():
             sizes.setdefault(folder, {}).update(files)
     return sizes
 

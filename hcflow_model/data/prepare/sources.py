@@ -118,7 +118,7 @@ def one_image() -> Iterator[None]:
         raise LeftOut('needs more memory than there is') from error
 
 
-def usable(item, smallest: int) -> bool:
+def usable(item, smallest: float) -> bool:
     """Whether an image can be read and has no side below `smallest`."""
     try:
         with one_image():

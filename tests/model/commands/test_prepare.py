@@ -81,6 +81,22 @@ def test_prepare_a_pickled_list_then_train_rescaling(hcflow, train, tmp_path):
     assert 'Number of train images: 3' in log and 'iter:       3' in log and 'l_g_lq' in log
 
 
+def test_several_sizes_and_least_detail(hcflow, tmp_path):
+    write_photos(tmp_path / 'photos', 3)
+    cv2.imwrite(str(tmp_path / 'photos' / 'flat.png'), np.full((64, 128, 3), 99, np.uint8))
+    arguments = ['-i', 'photos', '-o', 'datasets/own', '--crop', '32', '--step', '32', '--workers', '1', '--lmdb']
+    new = ['--resize', '1', '.5', '--min_detail', '2', '1', '--val_names', 'IMG 0001', '--val_resize', '.25']
+    for done in (4, 0):
+        code, output, errors = hcflow(*arguments, *new)
+        assert code == 0 and f'{done} images done, {4 - done} were done before, 0 left out' in errors
+        assert 'train_HR_sub: 32 images' in errors and 'val_HR: 1 images' in errors
+        assert '\n10 sub-images with less detail than --min_detail were not written\n' in errors
+    assert yaml.safe_load(output)['datasets']['val']['dataroot_gt'] == 'datasets/own/val_HR'
+    assert cv2.imread('datasets/own/val_HR/IMG_0001.png').shape == (24, 32, 3)
+    code, _, errors = hcflow(*arguments)
+    assert code == 1 and 'made with --val 1, now it is 0' in errors
+
+
 def test_left_out_images_are_listed(hcflow, tmp_path):
     write_photos(tmp_path / 'photos', 3)
     (tmp_path / 'photos' / 'broken.jpg').write_bytes(b'x')
@@ -103,6 +119,8 @@ def test_left_out_images_are_listed(hcflow, tmp_path):
     (['-i', 'empty', '-o', 'out'], 'holds no images'), (['-i', 'photos', '-o', 'out', '--scale', '3'], '--scale is 3'),
     (['-i', 'photos', '-o', 'out', '--crop', '30'], '--crop is 30'),
     (['-i', 'photos', '-o', 'out', '--workers', '0'], '--workers is 0'),
+    (['-i', 'photos', '-o', 'out', '--min_detail', '5'], 'give --crop'),
+    (['-i', 'photos', '-o', 'out', '--val_names', 'cat'], 'no image is called cat; there are IMG_0000.'),
     (['-i', 'photos', '-o', 'out', '--val', '2'], '--val is 2'), (['-i', 'photos', '-o', 'file'], 'did not make'),
     (['-i', 'photos', '-o', 'file/out'], 'Cannot write file/out: Not a directory')])
 def test_refusals_are_one_line(argv, message, hcflow, tmp_path):
@@ -121,7 +139,9 @@ def test_commands_and_block_of_the_documentation(hcflow, tmp_path):
     text = (ROOT / 'docs' / 'data.md').read_text().replace('\\\n', '')
     commands = re.findall(r'^hcflow prepare (-i tests/.*)$', text, re.MULTILINE)
     outputs = [hcflow(*command.split()) for command in commands]
-    assert [code for code, _, _ in outputs] == [0, 0, 0] and (tmp_path / 'my_x4.yml').is_file()
+    assert [code for code, _, _ in outputs] == [0, 0, 0, 0] and (tmp_path / 'my_x4.yml').is_file()
     block, = re.findall(r'```yaml\n(.*?)```', text, re.DOTALL)
     assert outputs[0][1] == block
-    assert yaml.safe_load(outputs[2][1])['datasets']['train']['type'] == 'HROnlyDataset'
+    written, dropped = re.search(r'writes (\d+) sub-images and leaves out (\d+)', text).groups()
+    assert f'train_HR_sub: {written} images' in outputs[2][2] and f'\n{dropped} sub-images with less' in outputs[2][2]
+    assert yaml.safe_load(outputs[3][1])['datasets']['train']['type'] == 'HROnlyDataset'

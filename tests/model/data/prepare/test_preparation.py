@@ -1,5 +1,6 @@
 """A whole preparation: stopped, continued, changed, refused."""
 import errno
+import json
 import multiprocessing
 import os
 import pickle
@@ -28,6 +29,15 @@ def write_images(folder, count=6, height=48, width=64):
     for index in range(count):
         image = np.random.default_rng(index).integers(0, 256, (height, width, 3), np.uint8)
         cv2.imwrite(str(folder / f'p{index}.png'), image)
+    return folder
+
+
+def write_mostly_flat(folder):
+    """Like write_images; most of every image has no detail."""
+    for path in write_images(folder).iterdir():
+        image = cv2.imread(str(path))
+        image[:, 24:] = 9
+        cv2.imwrite(str(path), image)
     return folder
 
 
@@ -67,7 +77,7 @@ def test_second_run_does_nothing(photos, tmp_path):
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
 
-def run_until_killed(photos, out, num_files):
+def run_until_killed(photos, out, num_files, settings=SUB):
     """SIGKILL in the middle of writing a file."""
     written = []
     write_whole = images.write_whole
@@ -80,7 +90,7 @@ def run_until_killed(photos, out, num_files):
         write_whole(path, content)
 
     images.write_whole = write_or_die
-    run(photos, out)
+    run(photos, out, settings)
 
 
 def test_killed_run_is_continued(photos, tmp_path):
@@ -96,6 +106,64 @@ def test_killed_run_is_continued(photos, tmp_path):
     run(photos, whole)
     assert contents(out) == contents(whole) and len(contents(out)) == 6 * 8
     assert not list(out.rglob('.*'))
+
+
+DETAIL = Settings(4, 16, 16, resize=(1, 0.5), min_detail=(9, 6), val=1, val_resize=0.5)
+
+
+def test_dropped_sub_images_stay_dropped(tmp_path):
+    """A second run, one that was interrupted, and one after damage know which sub-images there should be."""
+    photos, out, part = write_mostly_flat(tmp_path / 'photos'), tmp_path / 'out', tmp_path / 'part'
+    first = run(photos, out, DETAIL, lmdb=True)
+    # 48x64: three rows, of whose four sub-images two have detail; 24x32: two rows, of whose two one has
+    assert {folder: len(files) for folder, files in first.sizes.items()} == {
+        'train_HR_sub': 5 * 8, 'train_LR_bicubic_X4_sub': 5 * 8, 'val_HR': 1, 'val_LR_bicubic_X4': 1}
+    assert first.dropped == 5 * 8
+    again = run(photos, out, DETAIL)
+    assert (again.done, again.skipped, again.dropped, again.sizes) == (0, 6, 40, first.sizes)
+    process = multiprocessing.get_context('fork').Process(target=run_until_killed, args=(photos, part, 51, DETAIL))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    resumed = run(photos, part, DETAIL)
+    assert resumed.skipped >= 3 and resumed.dropped == 40 and contents(part) == contents(out)
+    damaged = next((out / 'train_HR_sub').iterdir())
+    damaged.write_bytes(b'x')
+    assert (run(photos, out, DETAIL).done, contents(part)) == (1, contents(out))
+
+
+def test_no_sub_image_has_enough_detail(photos, tmp_path):
+    for _ in range(2):
+        with pytest.raises(InputError, match='None of 24 sub-images has the detail that --min_detail 255 asks for'):
+            run(photos, tmp_path / 'out', Settings(4, 32, 32, min_detail=(255,)))
+    run(photos, tmp_path / 'out')
+
+
+def test_data_of_earlier_versions_are_continued(photos, tmp_path):
+    out = tmp_path / 'out'
+    run(photos, out)
+    settings = json.loads((out / 'prepare.json').read_text())
+    for key in ('resize', 'min_detail', 'val_resize'):
+        del settings[key]
+    (out / 'prepare.json').write_text(json.dumps(settings))
+    records = [json.loads(line) for line in (out / 'finished.jsonl').read_text().splitlines()]
+    assert all(record.keys() == {'name', 'stamp', 'size'} for record in records)
+    assert run(photos, out).skipped == 6
+
+
+def test_named_images_for_validation(photos, tmp_path):
+    """By name or by file; the order does not matter, and the number is what --val would be."""
+    (photos / 'p2.png').rename(photos / 'with dot.5.png')
+    prepared = run(photos, tmp_path / 'out', Settings(4, val_images=('with dot.5', 'p4.png', 'p4')))
+    assert (prepared.settings.val, [*prepared.sizes['val_HR']]) == (2, ['p4', 'with_dot_5'])
+    assert run(photos, tmp_path / 'out', Settings(4, val_images=('p4', 'with dot.5.png'))).skipped == 6
+    with pytest.raises(InputError, match='--val_names p4 with_dot_5, now it is p4; give'):
+        run(photos, tmp_path / 'out', Settings(4, val_images=('p4',)))
+    with pytest.raises(InputError, match='no image is called p9; there are p0, p1, p3, p4, p5 and others'):
+        run(photos, tmp_path / 'new', Settings(4, val_images=('p4', 'p9')))
+    with pytest.raises(InputError, match='--val_names names all images'):
+        run(photos, tmp_path / 'new', Settings(4, val_images=('p0', 'p1', 'with dot.5', 'p3', 'p4', 'p5')))
+    assert not (tmp_path / 'new').exists()
 
 
 def test_ctrl_c_leaves_what_can_be_continued(photos, tmp_path, monkeypatch):
@@ -157,7 +225,9 @@ def test_broken_images_are_left_out(photos, tmp_path):
     (Settings(2, 32, 32), '--scale 4, now it is 2'), (Settings(4, 48, 32), '--crop 32, now it is 48'),
     (Settings(4), '--crop 32, now it is None'), (Settings(4, 32, 16), '--step 32'),
     (Settings(4, 32, 32, 4), '--thresh 0'), (Settings(4, 32, 32, hr_only=True), '--hr_only False'),
-    (Settings(4, 32, 32, val=1), '--val 0')])
+    (Settings(4, 32, 32, val=1), '--val 0'), (Settings(4, 32, 32, val_images=('p1',)), '--val_names none, now it is'),
+    (Settings(4, 32, 32, resize=(1, 0.75)), '--resize 1, now it is 1 0.75'),
+    (Settings(4, 32, 32, min_detail=(9,)), '--min_detail 0, now it is 9')])
 def test_other_settings_are_refused(other, message, photos, tmp_path):
     run(photos, tmp_path / 'out')
     before = contents(tmp_path / 'out')

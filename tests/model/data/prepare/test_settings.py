@@ -11,7 +11,15 @@ from hcflow_model.data.prepare.settings import Settings, read_finished, read_set
     ({'scale': 3}, '--scale is 3; allowed are 2, 4, 8, 16'), ({'scale': 4, 'crop': 30}, '--crop is 30.* such as 32'),
     ({'scale': 4, 'crop': 32, 'step': 6}, '--step is 6'), ({'scale': 4, 'crop': 0}, '--crop is 0'),
     ({'scale': 4, 'step': 8}, 'give --crop'), ({'scale': 4, 'thresh': 8}, 'give --crop'),
-    ({'scale': 4, 'val': -1}, '--val is -1'), ({'scale': 4, 'crop': 8, 'thresh': -1}, '--thresh is -1')])
+    ({'scale': 4, 'val': -1}, '--val is -1'), ({'scale': 4, 'crop': 8, 'thresh': -1}, '--thresh is -1'),
+    ({'scale': 4, 'resize': (1, 1.5)}, '--resize has 1.5'), ({'scale': 4, 'resize': (0,)}, '--resize has 0;'),
+    ({'scale': 4, 'resize': (float('nan'),)}, '--resize has nan'),
+    ({'scale': 4, 'resize': (0.5, 1, 0.5)}, '--resize is 0.5 1 0.5; give each factor once'),
+    ({'scale': 4, 'min_detail': (5,)}, '--min_detail goes with sub-images; give --crop'),
+    ({'scale': 4, 'crop': 8, 'min_detail': (-1,)}, '--min_detail is -1; allowed are 0 to 255'),
+    ({'scale': 4, 'crop': 8, 'resize': (1, 0.5, 0.25), 'min_detail': (5, 4)}, 'has 2 values; give one, or .* 3 f'),
+    ({'scale': 4, 'val_resize': 0.5}, '--val_resize goes with .*--val'),
+    ({'scale': 4, 'val': 1, 'val_resize': 2}, '--val_resize has 2')])
 def test_refusals(arguments, message):
     with pytest.raises(InputError, match=message):
         Settings(**arguments)
@@ -44,9 +52,22 @@ def test_files_of_an_image():
     assert Settings(8, hr_only=True).sizes('a', 16, 24) == {'train_HR': {'a': (16, 24)}}
 
 
-def test_settings_are_stored(tmp_path):
+def test_files_of_an_image_at_several_sizes():
+    """All names tell the size; what is too small at a size is not among them. Validation images have one size."""
+    settings = Settings(4, 16, 16, hr_only=True, val_images=('b',), resize=(1, 0.75, 0.3), val_resize=0.5)
+    assert settings.sizes('a', 32, 44) == {'train_HR_sub': dict.fromkeys(
+        [*(f'a_x1_s00{index}' for index in range(1, 7)), *(f'a_x0p75_s00{index}' for index in range(1, 5))], (16, 16))}
+    assert [*settings.sizes('a', 32, 44, [0, 2, 3, 4, 5, 6, 8])['train_HR_sub']] == [
+        'a_x1_s002', 'a_x0p75_s002', 'a_x0p75_s004']
+    assert settings.sizes('b', 32, 44) == {'val_HR': {'b': (16, 20)}}
+    assert Settings(4, resize=(0.5, 0.1)).sizes('a', 20, 24)['train_LR_bicubic_X4'] == {'a_x0p5': (2, 3)}
+
+
+@pytest.mark.parametrize('settings', [
+    Settings(4, 32, 16, val=1, val_images=('b',)),
+    Settings(4, 32, 16, val=1, val_images=('b',), resize=(1, 0.5), min_detail=(3,), val_resize=0.25)])
+def test_settings_are_stored(settings, tmp_path):
     assert read_settings(tmp_path) is read_settings(tmp_path / 'new') is None
-    settings = Settings(4, 32, 16, val=1, val_images=('b',))
     write_settings(tmp_path, settings)
     assert read_settings(tmp_path) == settings
 
@@ -71,7 +92,8 @@ def test_half_a_line_is_no_record(tmp_path):
              for name, size in (('a', 1), ('b', 2), ('a', 3))]
     lines += ['5', '[]', '{"name": "c"}', '{"name": [], "stamp": 1, "size": [1, 1]}', '[' * 100_000, '\0']
     lines += [f'{{"name": "c", "stamp": 1, "size": {size}}}' for size in (
-        '5', '[1]', '["a", 1]', '[1, 0]', '[1, 1e99]', '[1.5, 2]', '[true, 2]')]
+        '5', '[1]', '["a", 1]', '[1, 0]', '[1, 1e99]', '[1.5, 2]', '[true, 2]',
+        '[1, 1], "dropped": 5', '[1, 1], "dropped": ["a"]', '[1, 1], "dropped": [true]')]
     (tmp_path / 'finished.jsonl').write_text('\n'.join(lines) + '\n{"name": "c", "si')
     assert {name: record['size'] for name, record in read_finished(tmp_path).items()} == {'a': [3, 4], 'b': [2, 4]}
 

@@ -3,7 +3,7 @@ import argparse
 import mimetypes
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,19 +41,18 @@ class Job(NamedTuple):
             any(os.path.exists(self.path(extension, number)) for extension in extensions) for number in numbers)
 
 
-def plan(args: argparse.Namespace, extension: str | None = None) -> list[Job]:
+def plan(args: argparse.Namespace, allowed: Sequence[str] = ()) -> list[Job]:
     """The jobs that the arguments ask for.
 
     Args:
         args: Of :func:`_arguments.add_arguments`.
-        extension: The only one that the command writes. Default: None, that of --ext.
+        allowed: The extensions that the command writes; 'auto' is the first. Default: all; 'auto' is the input's.
 
     Raises:
         InputError: No input, or output that would lie over it.
     """
     source, output = Path(args.input), Path(args.output)
-    only = extension
-    extension = extension or (None if args.ext == 'auto' else f'.{args.ext}')
+    extension = next(iter(allowed), None) if args.ext == 'auto' else f'.{args.ext}'
     suffix = f'_{args.suffix}' if args.suffix else ''
     if '/' in suffix or '\\' in suffix:
         raise InputError(f'--suffix is {args.suffix!r}; it is a part of a file name, without slashes.')
@@ -61,7 +60,7 @@ def plan(args: argparse.Namespace, extension: str | None = None) -> list[Job]:
         raise InputError(f'Input {source} does not exist, or may not be read.')
     is_one = not os.path.isdir(source)
     if output.suffix.lower() in WRITABLE and not os.path.isdir(output) and is_one:
-        return [_job_to_file(args, source, output, only)]
+        return [_job_to_file(args, source, output, allowed)]
     if os.path.isfile(output):
         raise InputError(f'Output {output} is a file; give a folder, or for one image a file name that ends in '
                          f'{", ".join(WRITABLE)}.')
@@ -92,15 +91,17 @@ def plan(args: argparse.Namespace, extension: str | None = None) -> list[Job]:
     return [*jobs.values(), *(Job(path, output, None, problem) for path, problem in problems.items())]
 
 
-def _job_to_file(args, source, output, only):
+def _job_to_file(args, source, output, allowed):
     extension = output.suffix.lower()
     check_folder(output.parent)
     if os.path.exists(output) and output.samefile(source):
         raise InputError(f'The output is the input, {source}; give another name, so that it is not written over.')
-    if only not in (None, extension):
-        raise InputError(f'Output {output}: this command writes {only[1:]} only; give a name that ends in {only}.')
-    if args.suffix or getattr(args, 'ext', 'auto') != 'auto':
-        raise InputError(f'Output {output} is a file name; --suffix and --ext are for folders.')
+    if allowed and extension not in allowed:
+        raise InputError(f'Output {output}: this command does not write {extension}; give a name that ends in '
+                         f'{", ".join(allowed)}.')
+    if args.suffix or args.ext not in ('auto', extension[1:]):
+        raise InputError(f'Output {output} is a file name; --suffix and {"--format" if allowed else "--ext"} are for '
+                         'folders.')
     return Job(source, output.with_suffix(''), output.suffix)
 
 

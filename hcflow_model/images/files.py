@@ -15,6 +15,7 @@ from hcflow_model.utils.files import open_regular, write_bytes
 from hcflow_model.utils.memory import is_out_of_memory
 
 from . import png
+from .exif import EXTRA_SAMPLES, ORIENTATION, PHOTOMETRIC, SAMPLES_PER_PIXEL, short_tags, texts_of, with_texts
 
 WRITABLE = ('.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.bmp')
 IMAGE_ENDINGS = (*WRITABLE, '.ppm', '.pgm')  # of files that are read, by commands and datasets
@@ -22,11 +23,9 @@ MAX_BYTES = 2**31 - 1  # of a file: OpenCV decodes no more
 DEEP_EXTENSIONS = ('.png', '.tif', '.tiff')  # more than 8 bits
 ALPHA_EXTENSIONS = ('.png', '.webp', '.tif', '.tiff')
 MAX_SIDE = {'.webp': 16383, '.jpg': 65500, '.jpeg': 65500}  # pixels; of the others none is met
-PROFILE_EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp')
-QUALITY = {'.jpg': [cv2.IMWRITE_JPEG_QUALITY, 95], '.jpeg': [cv2.IMWRITE_JPEG_QUALITY, 95],
-           '.webp': [cv2.IMWRITE_WEBP_QUALITY, 95]}
+METADATA_EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp')
+QUALITY = {'.jpg': cv2.IMWRITE_JPEG_QUALITY, '.jpeg': cv2.IMWRITE_JPEG_QUALITY, '.webp': cv2.IMWRITE_WEBP_QUALITY}
 JPEG_SIGNATURE, TIFF_SIGNATURES = b'\xff\xd8', (b'II*\0', b'MM\0*')
-ORIENTATION, PHOTOMETRIC, SAMPLES_PER_PIXEL, EXTRA_SAMPLES = 274, 262, 277, 338  # tags of TIFF, which EXIF shares
 CMYK = 5
 
 
@@ -36,7 +35,7 @@ class ImageFile(NamedTuple):
     Attributes:
         pixels: (H, W) grey, (H, W, 2) grey and alpha, (H, W, 3) BGR or (H, W, 4) BGRA; uint8, uint16 or float32.
         profile: ICC colour profile, or None.
-        text: Text of a PNG, {keyword: text}.
+        text: Text chunks of a PNG, lines 'keyword: text' of the EXIF comment of others: {keyword: text}.
     """
     pixels: np.ndarray
     profile: bytes | None = None
@@ -82,8 +81,9 @@ def read_image_file(path: str | os.PathLike) -> ImageFile:
         pixels = png.with_transparent_grey(pixels, content, facts['transparency'])
     if content.startswith(TIFF_SIGNATURES):  # libtiff turned it
         exif = b''
-    pixels = np.ascontiguousarray(_upright(pixels, _tiff_tags(exif).get(ORIENTATION, 1)))
-    return ImageFile(pixels, profile, {key: str(text) for key, text in facts.items() if isinstance(text, str)})
+    pixels = np.ascontiguousarray(_upright(pixels, short_tags(exif).get(ORIENTATION, 1)))
+    texts = {key: str(text) for key, text in facts.items() if isinstance(text, str)} or texts_of(exif)
+    return ImageFile(pixels, profile, texts)
 
 
 def image_size(path: str | os.PathLike) -> tuple[int, int] | None:
@@ -101,7 +101,7 @@ def image_size(path: str | os.PathLike) -> tuple[int, int] | None:
 
 
 def write_image(path: str | os.PathLike, pixels: np.ndarray, profile: bytes | None = None,
-                text: dict[str, str] | None = None) -> None:
+                text: dict[str, str] | None = None, quality: int = 95) -> None:
     """Write an image file under another name and rename it: what was there stays whole until the new file is.
 
     Args:
@@ -109,21 +109,20 @@ def write_image(path: str | os.PathLike, pixels: np.ndarray, profile: bytes | No
             deeper pixels are rounded to them; floats become 16 bits where the format is not TIFF.
         pixels: As in :class:`ImageFile`.
         profile: ICC colour profile, kept in PNG, JPEG and WebP where it is one for such pixels. Default: None.
-        text: Text for a PNG, {keyword: text}. Default: None.
+        text: {keyword: text}, kept in PNG, JPEG and WebP, where read_image_file finds it. Outside of PNG it is ASCII
+            without line breaks. Default: None.
+        quality: Of JPEG and WebP, from 1 to 100. Default: 95.
 
     Raises:
-        InputError: Unknown format, or alpha in a format without it.
+        InputError: Unknown format, alpha in a format without it, or text in one without text.
         WriteError: The file cannot be written.
     """
     path = Path(path)
     extension = path.suffix.lower()
     check_format(path, pixels)
-    if text and extension != '.png':
-        raise InputError(f'{path}: text is kept in PNG only; give a name that ends in .png.')
-    content = _encode(extension, as_depth(pixels, _depth(extension, pixels.dtype)), profile)
-    if text:
-        content = png.add_text(content, text)
-    write_bytes(path, content)
+    if text and extension not in METADATA_EXTENSIONS:
+        raise InputError(f'{path}: {extension} keeps no text; allowed are {", ".join(METADATA_EXTENSIONS)}.')
+    write_bytes(path, encode_image(extension, pixels, profile, text, quality))
 
 
 def check_format(path: Path, pixels: np.ndarray, size: Sequence[int] | None = None) -> None:
@@ -247,20 +246,27 @@ def _decode(content: bytes) -> tuple[np.ndarray | None, bytes, bytes | None]:
     return pixels, metadata.get(cv2.IMAGE_METADATA_EXIF, b''), metadata.get(cv2.IMAGE_METADATA_ICCP)
 
 
-def _encode(extension: str, pixels: np.ndarray, profile: bytes | None) -> bytes:
+def encode_image(extension: str, pixels: np.ndarray, profile: bytes | None = None, text: dict[str, str] | None = None,
+                 quality: int = 95) -> bytes:
+    """The content of an image file; see :func:`write_image`."""
+    pixels = as_depth(pixels, _depth(extension, pixels.dtype))
     if pixels.ndim == 3 and pixels.shape[2] == 2:  # which OpenCV cannot write
         if extension == '.png':
-            return png.encode_grey_alpha(pixels)
+            return png.add_text(png.encode_grey_alpha(pixels), text or {})
         pixels = pixels[..., [0, 0, 0, 1]]
+    metadata = {}
     space = b'GRAY' if pixels.ndim == 2 else b'RGB '
-    if extension in PROFILE_EXTENSIONS and profile is not None and profile[16:20] == space:
-        done, content = cv2.imencodeWithMetadata(extension, pixels, [cv2.IMAGE_METADATA_ICCP],
-                                                 [np.frombuffer(profile, np.uint8)], QUALITY.get(extension, []))
-    else:
-        done, content = cv2.imencode(extension, pixels, QUALITY.get(extension, []))
+    if extension in METADATA_EXTENSIONS and profile is not None and profile[16:20] == space:
+        metadata[cv2.IMAGE_METADATA_ICCP] = profile
+    if text and extension != '.png':
+        metadata[cv2.IMAGE_METADATA_EXIF] = with_texts(text)
+    done, content = cv2.imencodeWithMetadata(
+        extension, pixels, list(metadata), [np.frombuffer(value, np.uint8) for value in metadata.values()],
+        [QUALITY[extension], quality] if extension in QUALITY else [])
     if not done:
         raise InputError(f'An image of shape {pixels.shape} and type {pixels.dtype} cannot be written as {extension}.')
-    return content.tobytes()
+    content = content.tobytes()
+    return png.add_text(content, text) if text and extension == '.png' else content
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -272,25 +278,8 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
 
 
-def _tiff_tags(content: bytes) -> dict[int, int]:
-    """The short whole numbers of the first directory of a TIFF file, or of EXIF, which is one."""
-    content = content.removeprefix(b'Exif\0\0')
-    order = {b'II': '<', b'MM': '>'}.get(content[:2])
-    tags = {}
-    try:
-        start, = struct.unpack_from(f'{order}I', content, 4)
-        count, = struct.unpack_from(f'{order}H', content, start)
-        for i in range(count):
-            tag, kind, number, value = struct.unpack_from(f'{order}HHIH', content, start + 2 + 12 * i)
-            if (kind, number) == (3, 1):
-                tags[tag] = value
-    except struct.error:  # none, or cut off: what was read so far holds
-        pass
-    return tags
-
-
 def _check_tiff(content: bytes, path) -> None:
-    tags = _tiff_tags(content)
+    tags = short_tags(content)
     kind = None
     if tags.get(PHOTOMETRIC) == CMYK:
         kind = 'CMYK'

@@ -1,4 +1,4 @@
-"""What a downscaled PNG says of its original, in a text chunk of its own."""
+"""What a downscaled image says of its original: in a text chunk of a PNG, in the EXIF comment of a JPEG or WebP."""
 import hashlib
 import json
 import os
@@ -21,25 +21,28 @@ class Sidecar(NamedTuple):
         scale: Ratio of the sizes.
         type: Of the original's pixels: uint8, uint16 or float32 (whose small image has 16 bits).
         network: Digest of the network that made it small.
+        is_grey: Whether it is grey, with or without alpha: WebP has colours always.
     """
     height: int
     width: int
     scale: int
     type: str
     network: str
+    is_grey: bool = False
 
     @classmethod
     def of(cls, pixels: np.ndarray, net: torch.nn.Module) -> 'Sidecar':
         """The facts of an original, (H, W) or (H, W, C)."""
-        return cls(pixels.shape[0], pixels.shape[1], net.scale, str(pixels.dtype), digest(net))
+        is_grey = pixels.ndim == 2 or pixels.shape[2] < 3
+        return cls(pixels.shape[0], pixels.shape[1], net.scale, str(pixels.dtype), digest(net), is_grey)
 
     def as_text(self) -> dict[str, str]:
-        """For the text of a PNG."""
+        """For the text of a file, in ASCII."""
         return {KEYWORD: json.dumps(self._asdict())}
 
     @classmethod
     def from_text(cls, text: dict[str, str], path: str | os.PathLike, lr: np.ndarray, scale: int) -> 'Sidecar | None':
-        """What a PNG's text says; None where it says nothing.
+        """What a file's text says; None where it says nothing.
 
         Args:
             text: {keyword: text}.
@@ -68,6 +71,12 @@ class Sidecar(NamedTuple):
                              f'{sidecar.height}x{sidecar.width} and type {sidecar.type}: it was changed since; '
                              'downscale the original again.')
         return sidecar
+
+    def as_kind(self, lr: np.ndarray) -> np.ndarray:
+        """The small image, grey again where the original is and the file has colours."""
+        if not self.is_grey or lr.ndim == 2 or lr.shape[2] == 2:
+            return lr
+        return lr[..., 1] if lr.shape[2] == 3 else lr[..., [1, 3]]
 
 
 def digest(net: torch.nn.Module) -> str:

@@ -199,8 +199,52 @@ def test_sr_network_for_the_pair(command, capsys):
     assert 'use hcflow upscale' in fails(capsys, command, '-i', LQ, '-o', 'out', '-w', 'sr.pth')
 
 
-def test_downscaled_images_are_png(capsys):
-    assert 'writes png only' in fails(capsys, 'downscale', '-i', GT / 'cat.png', '-o', 'a.jpg', '-w', 'rescaling.pth')
+@pytest.mark.parametrize(('arguments', 'message'), [
+    ('-o a.tif', 'does not write .tif; give a name that ends in .png, .jpg'), ('-o a.jpg --format webp', '--format'),
+    ('-o a.jpg --quality 0', '--quality is 0; it must be a whole number from 1 to 100'),
+    ('-o out --quality 90', '--quality is for jpg and webp'), ('-o a.png --quality 90', '--quality is for jpg')])
+def test_wrong_formats_of_small_images(arguments, message, capsys):
+    assert message in fails(capsys, 'downscale', '-i', GT / 'cat.png', *arguments.split(), '-w', 'rescaling.pth')
+
+
+@pytest.mark.parametrize('ending', ['jpg', 'webp'])
+def test_pair_by_files_that_lose_detail(ending, capsys):
+    image = read_image(GT / 'cat.png')
+    write_image('in/odd.png', image[:61, :90])
+    write_image('in/grey.png', image[:33, :50, 0])
+    write_image('in/deep.png', image[:50, :51].astype(np.uint16) * 257)
+    write_image('in/alpha.png', np.dstack([image, image[..., 0]])[:41, :40])
+    arguments = ['--format', ending, '-w', 'rescaling.pth']
+    holds_alpha = ending == 'webp'
+    names = ['alpha', 'deep', 'grey', 'odd'][not holds_alpha:]
+    assert main(['downscale', '-i', 'in', '-o', 'small', *arguments]) == (0 if holds_alpha else 1)
+    assert holds_alpha or 'alpha.jpg: .jpg holds no transparency' in capsys.readouterr().err
+    assert below('small') == [f'{name}.{ending}' for name in names]
+    small = read_image('small/odd.' + ending)
+    exact = HCFlowRescaler('rescaling.pth').downscale(image[:61, :90])
+    assert small.shape == exact.shape and 0 < np.abs(small.astype(int) - exact).mean() < 10
+    assert main(['downscale', '-i', 'in/odd.png', '-o', f'smaller.{ending}', *arguments[2:], '--quality', '20']) == 0
+    assert Path(f'smaller.{ending}').stat().st_size < Path(f'small/odd.{ending}').stat().st_size
+
+    assert main(['restore', '-i', 'small', '-o', 'large', '-w', 'rescaling.pth', '--ext', 'png']) == 0
+    for name in names:
+        got, wanted = read_image(f'large/{name}.png'), read_image(f'in/{name}.png')
+        assert (got.shape, got.dtype) == (wanted.shape, wanted.dtype)
+    assert np.array_equal(read_image('large/odd.png'), HCFlowRescaler('rescaling.pth').restore(small, (61, 90)))
+
+
+def test_small_images_of_any_kind(capsys):
+    small = read_image(LQ / 'cat.png')[:12, :9]
+    for name in ('a.png', 'b.jpg', 'c.webp', 'd.bmp', 'e.tif'):
+        write_image(f'small/{name}', small)
+    assert main(['restore', '-i', 'small', '-o', 'large', '-w', 'rescaling.pth']) == 0
+    assert capsys.readouterr().out.count('does not name its original size') == 5
+    assert main(['restore', '-i', 'small', '-o', 'again', '-w', 'rescaling.pth', '--scale', '4', '--ext', 'png']) == 0
+    assert 'original size' not in capsys.readouterr().out
+    sizes = {read_image(f'again/{name}').shape for name in below('again')}
+    assert sizes == {(4 * small.shape[0], 4 * small.shape[1], 3)} and len(below('again')) == 5
+    assert '--scale is 2, network rescaling.pth has scale 4' in fails(
+        capsys, 'restore', '-i', 'small', '-o', 'x', '-w', 'rescaling.pth', '--scale', '2')
 
 
 def test_full_disk_is_one_error(monkeypatch, capsys):

@@ -12,6 +12,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 from hcflow_arch import InputError
 from hcflow_model.images import files as image_io
 from hcflow_model.images import png
+from hcflow_model.images.exif import texts_of, with_texts
 from hcflow_model.images.files import (
     as_depth,
     automatic_extension,
@@ -111,8 +112,36 @@ def test_colour_profile_is_kept(name, tmp_path):
 def test_text_of_png(tmp_path):
     write_image(tmp_path / 'a.png', BGR, text={'hcflow': '{"ä": 1}'})
     assert read_image_file(tmp_path / 'a.png').text == Image.open(tmp_path / 'a.png').text == {'hcflow': '{"ä": 1}'}
-    with pytest.raises(InputError, match='PNG only'):
-        write_image(tmp_path / 'a.jpg', BGR, text={'hcflow': ''})
+    with pytest.raises(InputError, match='.bmp keeps no text'):
+        write_image(tmp_path / 'a.bmp', BGR, text={'hcflow': ''})
+
+
+@pytest.mark.parametrize('pixels', [BGR, BGR[..., 0], np.dstack([BGR, BGR[..., 0]])], ids=['colour', 'grey', 'alpha'])
+@pytest.mark.parametrize('name', ['a.png', 'a.jpg', 'a.webp'])
+def test_text_beside_a_profile(name, pixels, tmp_path):
+    if name == 'a.jpg' and pixels.shape[2:] == (4,):
+        pytest.skip('JPEG holds no alpha')
+    text = {'hcflow': '{"a": 1, "b": ": "}', 'author': 'x'}
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes() if pixels.ndim == 3 else None
+    write_image(tmp_path / name, pixels, profile, text)
+    file = read_image_file(tmp_path / name)
+    assert file.text == text and file.profile == profile
+    if name != 'a.png':
+        comment = Image.open(tmp_path / name).getexif().get_ifd(34665)[37510]  # as others read it
+        assert comment == b'ASCII\0\0\0' + b'hcflow: {"a": 1, "b": ": "}\nauthor: x'
+
+
+def test_comments_of_others(tmp_path):
+    for comment in (b'', b'ASCII\0\0\0shot at 12:30', b'UNICODE\0hcflow: 1', b'ASCII\0\0\0hcflow: \xff'):
+        exif = Image.Exif()
+        exif.get_ifd(34665)[37510] = comment
+        RGB.save(tmp_path / 'a.jpg', exif=exif)
+        assert read_image_file(tmp_path / 'a.jpg').text == ({'hcflow': '\ufffd'} if b'\xff' in comment else {})
+    whole = with_texts({'hcflow': 'text'})
+    for length in range(len(whole)):  # cut off
+        assert texts_of(whole[:length]).get('hcflow', '') in ('', 't', 'te', 'tex')
+    assert texts_of(b'MM' + whole[2:]) == {}
+    assert texts_of(whole[:18] + (2**32 - 1).to_bytes(4, 'little') + whole[22:]) == texts_of(b'') == {}
 
 
 def test_png_that_pillow_refuses_is_read(tmp_path):

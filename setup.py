@@ -26,13 +26,13 @@ setup(
         'lmdb',
         'lpips',
         'pyyaml',
+        'safetensors',  # the form of the networks in hcflow_model/weights_data
         'numpy', 'pillow', 'torchvision', 'tqdm',  # imported directly; BasicSR needs them anyway
         'setuptools',  # BasicSR imports distutils, which Python 3.12 keeps only here
     ],
     extras_require={
-        'safetensors': ['safetensors'],
         'spandrel': ['spandrel'],
-        'test': ['pytest', 'pytest-xdist', 'ruff', 'safetensors', 'spandrel'],
+        'test': ['pytest', 'pytest-xdist', 'ruff', 'spandrel'],
     },
     entry_points={
         'console_scripts': ['basicsr = hcflow_model.cli:main', 'hcflow = hcflow_model.commands:main'],

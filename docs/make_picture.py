@@ -1,6 +1,5 @@
-"""Make docs/demo_sheet.png, the picture of the README, from a held-out photograph and the network of the demo.
+"""Make docs/sheet.png, the picture of the README: a photograph that was not trained on, upscaled by the network x4.
 
-    basicsr train -opt options/demo_train_HCFlow_x4.yml
     python docs/make_picture.py
 """
 import argparse
@@ -24,7 +23,7 @@ TEMPERATURE, NUM_SAMPLES = 0.8, 3
 CROP = (slice(24, 152), slice(28, 188))  # rows and columns of HR, multiples of the scale
 
 
-def make_picture(weights: str | Path, output: str | Path) -> None:
+def make_picture(weights: str | Path | None, output: str | Path) -> None:
     """LR, bicubic, temperature 0, ground truth; three samples and their standard deviation."""
     upscaler = HCFlowUpscaler(weights)
     scale = upscaler.scale
@@ -45,10 +44,10 @@ def crop(image, scale):
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--weights', default='experiments/demo_HCFlow_x4', help='default: %(default)s')
-    parser.add_argument('-o', '--output', default=ROOT / 'docs' / 'demo_sheet.png', help='default: docs/demo_sheet.png')
+    parser.add_argument('--weights', help='default: x4, which comes with the package')
+    parser.add_argument('-o', '--output', default=ROOT / 'docs' / 'sheet.png', help='default: docs/sheet.png')
     args = parser.parse_args()
     try:
         make_picture(args.weights, args.output)
     except InputError as error:
-        sys.exit(f'make_picture.py: error: {error} Train the demo first (see --help).')
+        sys.exit(f'make_picture.py: error: {error}')

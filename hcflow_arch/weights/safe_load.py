@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import safetensors
 import torch
 
 from hcflow_arch.errors import InputError
@@ -65,29 +66,17 @@ def load_safetensors(path: str | os.PathLike) -> dict:
     """{'params': state dict} of a .safetensors file, with 'network_g' if the file has it.
 
     Raises:
-        InputError: The file is broken, or safetensors is not installed.
+        InputError: The file is broken.
     """
     try:
-        with import_safetensors().safe_open(path, framework='pt') as file:
+        with safetensors.safe_open(path, framework='pt') as file:
             metadata = file.metadata() or {}
             content = {'params': {name: file.get_tensor(name) for name in file.keys()}}  # noqa: SIM118  (no mapping)
         if 'network_g' in metadata:
             content['network_g'] = json.loads(metadata['network_g'])
-    except InputError:
-        raise
     except Exception as error:  # its own class, and what broken JSON raises
         raise InputError(f'Checkpoint {path} cannot be read ({error}). It is broken or not a checkpoint.') from error
     return content
-
-
-def import_safetensors():
-    """The package safetensors, or one clear error if it is not installed."""
-    try:
-        import safetensors
-    except ImportError as error:
-        raise InputError("Files that end in .safetensors need the package safetensors: pip install "
-                         "'hcflow[safetensors]'.") from error
-    return safetensors
 
 
 @contextmanager

@@ -44,12 +44,23 @@ _RESCALING = {'task': 'rescaling', 'scale': 4, 'num_flow_steps': 8, 'num_cond_st
               'num_feat': 64, 'num_block': (2, 1), 'num_grow_ch': 16, 'num_subnet_grow_ch': 32}
 _LOSSES = {'': 'trained on likelihood', '+': 'also on an L1 loss', '++': 'also on perceptual and GAN losses'}
 NAMED = {
+    'x4': Named('super-resolution x4, small', 'x4.safetensors', {'task': 'sr', 'scale': 4}, bundled=True),
+    'rescaling-x4': Named('rescaling x4, small', 'rescaling-x4.safetensors', {'task': 'rescaling', 'scale': 4},
+                          bundled=True),
     **{f'SR_DF2K_X4_HCFlow{mark}': Named(f'super-resolution x4, {losses}', f'SR_DF2K_X4_HCFlow{mark}.pth', _X4)
        for mark, losses in _LOSSES.items()},
     **{f'SR_CelebA_X8_HCFlow{mark}': Named(f'faces x8, {losses}', f'SR_CelebA_X8_HCFlow{mark}.pth', _X8)
        for mark, losses in _LOSSES.items()},
     'Rescaling_DF2K_X4_HCFlow': Named('rescaling x4', 'Rescaling_DF2K_X4_HCFlow.pth', _RESCALING),
 }
+
+DEFAULTS = {'sr': 'x4', 'rescaling': 'rescaling-x4'}  # for a task, where no network is named
+
+
+
+def bundled(task: str) -> list[str]:
+    """The networks of this package for a task, its default first."""
+    return [name for name, named in NAMED.items() if named.bundled and named.arguments['task'] == task]
 
 
 def cache_folder() -> Path:
@@ -85,10 +96,13 @@ def weights_path(path: str | os.PathLike) -> Path:
 
     Args:
         path: A file or folder, which is given back as it is, or a name of `NAMED`, also with the ending of its file.
+            The name of a network of this package always means it; a file or folder of that name is ./NAME.
 
     Raises:
         InputError: A bare name that is neither, or a file that cannot be fetched or is not what it should be.
     """
+    if os.fspath(path) in NAMED and NAMED[os.fspath(path)].bundled:
+        return find_named(os.fspath(path))
     path = Path(path)
     if os.path.exists(path) or len(path.parts) != 1:
         return path

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors.torch import save
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from hcflow_arch import HCFlowNet, InputError
 from hcflow_arch.weights.official import arguments_of, is_official_state_dict, load_official_state_dict
-from hcflow_arch.weights.safe_load import import_safetensors, load_file, weights_only
+from hcflow_arch.weights.safe_load import load_file, weights_only
 from hcflow_model.options.read import check_plain, read_option_file
 from hcflow_model.utils.files import write_bytes
 from hcflow_model.utils.plugins import load_plugins
@@ -122,7 +123,7 @@ def save_pretrained(net: HCFlowNet, path: str | os.PathLike) -> None:
         path: A name that ends in .safetensors (tensors alone, for other tools too) or .pth (BasicSR's form).
 
     Raises:
-        InputError: Another ending, safetensors is not installed, or the file cannot be written.
+        InputError: Another ending, or the file cannot be written.
     """
     path = Path(path)
     network = {'type': type(net).__name__, **net.arguments}
@@ -130,8 +131,6 @@ def save_pretrained(net: HCFlowNet, path: str | os.PathLike) -> None:
     if path.suffix == '.pth':
         checkpoints.atomic_save({'params': state_dict, 'network_g': network}, path)
     elif path.suffix == '.safetensors':
-        import_safetensors()
-        from safetensors.torch import save
         # other tools look at 'format'
         write_bytes(path, save(state_dict, {'format': 'pt', 'network_g': json.dumps(network)}))
     else:

@@ -9,8 +9,6 @@ def add_arguments(parser: argparse.ArgumentParser, formats: bool = True) -> None
     parser.add_argument('-i', '--input', required=True, metavar='IN', help='image, or folder (with its subfolders)')
     parser.add_argument('-o', '--output', required=True, metavar='OUT',
                         help='folder to write to, which is made and keeps the subfolders; for one image also a file')
-    parser.add_argument('-w', '--weights', required=True, metavar='W',
-                        help='checkpoint, ours (.pth, .safetensors) or a released one, or the folder of an experiment')
     parser.add_argument('-t', '--tile', type=int, default=0, metavar='PIXELS',
                         help='largest side of tiles in LR pixels, from 16; 0: the whole image where it fits into '
                         'memory, else tiles (default: 0)')
@@ -26,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser, formats: bool = True) -> None
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which of a checkpoint's weights, and where they run; also of `hcflow explore`."""
+    """Which network, which of its weights, and where they run; also of `hcflow explore`."""
+    parser.add_argument('-w', '--weights', metavar='W',
+                        help='checkpoint, ours (.pth, .safetensors) or a released one, the name of one (hcflow weights '
+                        'lists them), or the folder of an experiment (default: the small network of this package)')
     add_param_key(parser)
     parser.add_argument('--device', metavar='NAME', default='auto',
                         help='auto (cuda if there is a GPU, else cpu), cpu, cuda, cuda:1 or mps (default: auto)')

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from hcflow_arch import InputError
+from hcflow_model.checkpoints.named import DEFAULTS
 from hcflow_model.images.files import IMAGE_ENDINGS, WRITABLE, find_images
 from hcflow_model.utils.files import WriteError, check_folder, file_name, printable, real_path
 from hcflow_model.utils.memory import enough_memory
@@ -103,6 +104,14 @@ def _job_to_file(args, source, output, allowed):
         raise InputError(f'Output {output} is a file name; --suffix and {"--format" if allowed else "--ext"} are for '
                          'folders.')
     return Job(source, output.with_suffix(''), output.suffix)
+
+
+def weights(args: argparse.Namespace, task: str) -> str:
+    """--weights; without it the network of this package for a task, which a line on stderr names."""
+    if args.weights is not None:
+        return args.weights
+    sys.stderr.write(f'network: {DEFAULTS[task]}, the small one of this package (--weights takes others)\n')
+    return DEFAULTS[task]
 
 
 def constructor_arguments(args: argparse.Namespace) -> dict:

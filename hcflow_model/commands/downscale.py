@@ -7,8 +7,9 @@ from . import _arguments
 
 HELP = 'Downscale images by a rescaling network; hcflow restore makes them large again.'
 EXAMPLES = """
-hcflow downscale -i photos -o small --weights Rescaling_DF2K_X4_HCFlow.pth
+hcflow downscale -i photos -o small
 hcflow downscale -i photos -o small --format jpg --quality 90 --weights experiments/train_HCFlow_rescaling_x4_jpeg
+hcflow downscale -i photos -o small --weights Rescaling_DF2K_X4_HCFlow
 hcflow downscale -i photo.jpg -o small/photo.png --weights experiments/demo_HCFlow_rescaling_x4
 """
 
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from hcflow_model.images.original import Sidecar
     from hcflow_model.inference.upscaler import HCFlowRescaler
     from hcflow_model.utils.memory import keep_freed_memory
-    rescaler = HCFlowRescaler(args.weights, **_batch.constructor_arguments(args))
+    rescaler = HCFlowRescaler(_batch.weights(args, 'rescaling'), **_batch.constructor_arguments(args))
     keep_freed_memory(rescaler.device)
 
     def process(job, progress):

@@ -5,7 +5,7 @@ from . import _arguments
 
 HELP = 'Look at the solution space of an LR image: samples, their spread, likelihood and latents, walks and edits.'
 EXAMPLES = """
-hcflow explore -i lr.png --weights experiments/train_HCFlow_x4 -o explored
+hcflow explore -i lr.png -o explored
 hcflow explore -i lr.png --gt hr.png --weights net_g_latest.pth -o explored --temperatures 0 0.8 --num_samples 8
 hcflow explore -i lr.png --weights SR_DF2K_X4_HCFlow.pth -o explored --interpolate 12 --animation webp
 hcflow explore -i lr.png --weights net_g_latest.pth -o explored --edit edited_hr.png
@@ -15,9 +15,6 @@ hcflow explore -i lr.png --weights net_g_latest.pth -o explored --edit edited_hr
 def add_arguments(parser) -> None:
     """The arguments of the command."""
     parser.add_argument('-i', '--input', required=True, metavar='FILE', help='LR image; alpha is left out')
-    parser.add_argument('-w', '--weights', required=True, metavar='W',
-                        help='checkpoint of a super-resolution network, ours or a released one, or the folder of an '
-                        'experiment')
     parser.add_argument('-o', '--output', required=True, metavar='FOLDER',
                         help='takes NAME_sheet.png, every sample and NAME_explore.json')
     parser.add_argument('--gt', metavar='FILE', help='HR image: errors, likelihood and its latents are added')
@@ -45,6 +42,9 @@ def run(args) -> int:
     from hcflow_model.exploration.job import ExplorationJob
     from hcflow_model.utils.files import printable
     from hcflow_model.utils.memory import enough_memory
+
+    from . import _batch
+    args.weights = _batch.weights(args, 'sr')
     with enough_memory():
         job = ExplorationJob(args)
         text = job.explore()

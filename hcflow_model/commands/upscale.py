@@ -9,7 +9,8 @@ from . import _arguments
 
 HELP = 'Super-resolve an image or a folder of images.'
 EXAMPLES = """
-hcflow upscale -i lr.png -o results --weights SR_DF2K_X4_HCFlow++.pth
+hcflow upscale -i photo.jpg -o results
+hcflow upscale -i lr.png -o results --weights SR_DF2K_X4_HCFlow++
 hcflow upscale -i photos -o results --weights experiments/demo_HCFlow_x4 --temperature 0.8 --num_samples 3 --seed 1
 hcflow upscale -i photos -o results --weights net_g_latest.pth --amp bf16 --compile
 hcflow upscale -i large.tif -o results --weights net_g_latest.pth --tile 128 --suffix x4 --ext png
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     arguments = _batch.constructor_arguments(args)
     check_temperature('--temperature', args.temperature)
     check_seed(args.seed, '--seed')
-    upscaler = HCFlowUpscaler(args.weights, **arguments)
+    upscaler = HCFlowUpscaler(_batch.weights(args, 'sr'), **arguments)
     keep_freed_memory(upscaler.device)
     precision = functools.partial(torch.autocast, upscaler.device.type, torch.bfloat16, enabled=args.amp is not None)
     if args.compile:

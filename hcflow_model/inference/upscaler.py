@@ -10,6 +10,7 @@ import torch
 
 from hcflow_arch import HCFlowCode, HCFlowNet, InputError
 from hcflow_arch.checks import check_temperature
+from hcflow_model.checkpoints.named import DEFAULTS
 from hcflow_model.checkpoints.pretrained import load_pretrained, save_pretrained
 from hcflow_model.images.arrays import check_array, planes, reflected, spread_colours, to_array, to_tensor
 from hcflow_model.utils.devices import find_device
@@ -29,8 +30,9 @@ class HCFlowImages:
     mostly black, would darken the edges.
 
     Args:
-        weights (str | Path | HCFlowNet): A checkpoint (.pth or .safetensors), ours or a released one, the folder of an
-            experiment, or a network, of which a copy is used.
+        weights (str | Path | HCFlowNet): A checkpoint (.pth or .safetensors), ours or a released one, the name of one
+            (`hcflow weights` lists them), the folder of an experiment, or a network, of which a copy is used.
+            Default: None, the small network of this package, 'x4' or 'rescaling-x4'.
         device (str | torch.device): 'cpu', 'cuda', 'cuda:1', 'mps', or 'auto': CUDA if there is a GPU, else the CPU.
             Default: 'auto'.
         tile (int): Largest side of tiles in LR pixels, from 16. Default: None, the whole image at once where it fits
@@ -44,8 +46,9 @@ class HCFlowImages:
 
     task: str
 
-    def __init__(self, weights: str | os.PathLike | HCFlowNet, device: str | torch.device | None = 'auto',
-                 tile: int | None = None, overlap: int = DEFAULT_OVERLAP, param_key: str = 'params_ema'):
+    def __init__(self, weights: str | os.PathLike | HCFlowNet | None = None,
+                 device: str | torch.device | None = 'auto', tile: int | None = None, overlap: int = DEFAULT_OVERLAP,
+                 param_key: str = 'params_ema'):
         check_tile('tile', tile)
         if isinstance(overlap, bool) or not isinstance(overlap, int) or overlap < 0:
             raise InputError(f'overlap is {overlap!r}; it must be a whole number of LR pixels from 0.')
@@ -56,6 +59,7 @@ class HCFlowImages:
                                  f'{weights.task!r}.')
             self.net = copy.deepcopy(weights).eval().to(self.device)
         else:
+            weights = DEFAULTS[self.task] if weights is None else weights
             self.net = load_pretrained(weights, task=self.task, param_key=param_key, device=self.device)
         self.tile = tile
         self._sampler = Sampler(self.net, overlap=overlap)
@@ -175,7 +179,7 @@ class HCFlowUpscaler(HCFlowImages):
     """Super-resolution: `upscaler(image)` is one plausible HR image, `upscaler.samples(image, 3)` are three.
 
     Example:
-        >>> upscaler = HCFlowUpscaler('net_g_latest.pth')
+        >>> upscaler = HCFlowUpscaler()  # or HCFlowUpscaler('net_g_latest.pth')
         >>> sr = upscaler(cv2.imread('lr.png'), temperature=0.8, seed=0)
 
     Images, arguments and errors: see :class:`HCFlowImages`.

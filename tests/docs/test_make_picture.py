@@ -26,7 +26,7 @@ def test_picture(tmp_path, rows_of_tiles):
         [*(f'temperature 0.8, sample {i}' for i in (1, 2, 3)), 'std over 3 samples (grey levels)']]
     gt = cv2.imread(str(DATA / 'val_gt' / 'cat.png'))[make_picture.CROP]
     np.testing.assert_array_equal(rows_of_tiles[0][3].image, gt.repeat(2, 0).repeat(2, 1))
-    sheet, committed = (cv2.imread(str(path)) for path in (tmp_path / 'sheet.png', DOCS / 'demo_sheet.png'))
+    sheet, committed = (cv2.imread(str(path)) for path in (tmp_path / 'sheet.png', DOCS / 'sheet.png'))
     assert len(sheet) == len(committed)
     x, y = sheet_drawing.MARGIN, 34  # LR and bicubic do not depend on the network
     np.testing.assert_array_equal(sheet[y:y + 256, x:600], committed[y:y + 256, x:600])
@@ -39,4 +39,4 @@ def test_without_weights(tmp_path):
 
 
 def test_the_committed_picture_is_small():
-    assert (DOCS / 'demo_sheet.png').stat().st_size < 600_000
+    assert (DOCS / 'sheet.png').stat().st_size < 600_000

@@ -23,6 +23,18 @@ def add_arguments(parser: argparse.ArgumentParser, formats: bool = True) -> None
     add_network_arguments(parser)
 
 
+def add_sampling_arguments(parser: argparse.ArgumentParser, temperature: str) -> None:
+    """What images are drawn from; `temperature`: what its help says."""
+    parser.add_argument('--temperature', metavar='T',
+                        help=f'{temperature}. Or a map of it: a grey image as large as the input or the output, black '
+                        'for 0 and white for 1; or a folder with a map of the same name (.png) for each image')
+    parser.add_argument('--seed', type=int, default=0, metavar='S',
+                        help='of the noise; the same seed gives the same images (default: 0)')
+    parser.add_argument('--self_ensemble', action='store_true',
+                        help='the mean over the eight flips and turns of the image, at temperature 0; takes 8 times as '
+                        'long')
+
+
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """Which network, which of its weights, and where they run; also of `hcflow explore`."""
     parser.add_argument('-w', '--weights', metavar='W',

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tqdm import tqdm
 
@@ -15,6 +15,9 @@ from hcflow_model.images.files import IMAGE_ENDINGS, WRITABLE, find_images
 from hcflow_model.utils.files import WriteError, check_folder, file_name, printable, real_path
 from hcflow_model.utils.memory import enough_memory
 from hcflow_model.utils.terminal import one_line
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Job(NamedTuple):
@@ -123,6 +126,35 @@ def constructor_arguments(args: argparse.Namespace) -> dict:
     if overlap < 0:
         raise InputError(f'--tile_pad is {overlap}; it must be a whole number of LR pixels from 0.')
     return {'tile': tile, 'overlap': overlap, 'device': args.device, 'param_key': args.param_key}
+
+
+def temperatures(args: argparse.Namespace) -> Callable[[Job], 'float | np.ndarray | None']:
+    """What --temperature says of a job: a number, a map, or None where it is not given.
+
+    Raises:
+        InputError: A number that is not allowed, or a map that does not exist; of a job: no map of its name.
+    """
+    from hcflow_arch.checks import check_temperature
+    from hcflow_model.images.files import read_image
+    given, number = args.temperature, None
+    if given is not None:
+        try:
+            number = float(given)
+        except ValueError:
+            if not os.path.exists(given):
+                raise InputError(f'--temperature is {given!r}; it must be a number from 0 (usual values are 0 to 1), '
+                                 'or a file or folder of maps, and none has this name.') from None
+        else:
+            check_temperature('--temperature', number)
+        if args.self_ensemble and number != 0:
+            raise InputError(f'--temperature {given}: --self_ensemble is at temperature 0; leave one of them out.')
+    if given is None or number is not None:
+        return lambda job: number
+    if not os.path.isdir(given):
+        map_ = read_image(given)
+        return lambda job: map_
+    start = args.input if os.path.isdir(args.input) else os.path.dirname(args.input)
+    return lambda job: read_image(Path(given, os.path.relpath(job.source, start)).with_suffix('.png'))
 
 
 def run_jobs(jobs: list[Job], process: Callable[[Job, Callable[[float], None]], None], overwrite: bool,

@@ -20,8 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _arguments.add_arguments(parser)
     parser.add_argument('--scale', type=int, metavar='S', help="the network's; images that do not name their original "
                         'size become exactly S times as large, which is otherwise said of each')
-    parser.add_argument('--temperature', type=float, metavar='T', help="of the latents (default: the network's, 1)")
-    parser.add_argument('--seed', type=int, default=0, metavar='S', help='of the noise (default: 0)')
+    _arguments.add_sampling_arguments(parser, "of the latents (default: the network's, 1)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,7 +30,6 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from hcflow_arch.checks import check_temperature
     from hcflow_model.checkpoints.named import bundled
     from hcflow_model.images.files import as_depth, automatic_extension, check_format, read_image_file, write_image
     from hcflow_model.images.original import Sidecar, digest
@@ -40,8 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from hcflow_model.utils.files import printable
     from hcflow_model.utils.memory import keep_freed_memory
     arguments = _batch.constructor_arguments(args)
-    if args.temperature is not None:
-        check_temperature('--temperature', args.temperature)
+    temperature_of = _batch.temperatures(args)
     check_seed(args.seed, '--seed')
     if args.weights is None:
         names = bundled('rescaling')
@@ -76,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         extension = job.extension or automatic_extension(job.source, as_depth(pixels[:1, :1], dtype), size)
         check_format(job.path(extension), pixels, size)
         rescaler.progress = progress
-        hr = rescaler.restore(pixels, size, args.temperature, args.seed)
+        hr = rescaler.restore(pixels, size, temperature_of(job), args.seed, args.self_ensemble)
         write_image(job.path(extension), as_depth(hr, dtype), file.profile)
 
     return _batch.run_jobs(jobs, process, args.overwrite)

@@ -20,12 +20,10 @@ hcflow upscale -i large.tif -o results --weights net_g_latest.pth --tile 128 --s
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the subcommand."""
     _arguments.add_arguments(parser)
-    parser.add_argument('--temperature', type=float, default=0.8, metavar='T',
-                        help='0: the single best guess; up to 1: more texture, every sample another (default: 0.8)')
+    _arguments.add_sampling_arguments(parser, '0: the single best guess; up to 1: more texture, every sample another '
+                                      '(default: 0.8)')
     parser.add_argument('-n', '--num_samples', type=int, default=1, metavar='N',
                         help='samples of each image, saved as NAME_1.png, NAME_2.png, ... (default: 1)')
-    parser.add_argument('--seed', type=int, default=0, metavar='S',
-                        help='of the noise; the same seed gives the same images (default: 0)')
     parser.add_argument('-s', '--outscale', type=float, metavar='X',
                         help="final size, as a multiple of the input's; resized where it is not the network's scale")
     parser.add_argument('--amp', choices=['bf16'],
@@ -38,6 +36,9 @@ def run(args: argparse.Namespace) -> int:
     """Upscale all images."""
     if args.num_samples < 1:
         raise InputError(f'--num_samples is {args.num_samples}; it must be a whole number from 1.')
+    if args.self_ensemble and args.num_samples > 1:
+        raise InputError(f'--self_ensemble makes one image, at temperature 0; leave --num_samples {args.num_samples} '
+                         'out.')
     if args.outscale is not None and not 0 < args.outscale <= 64:
         raise InputError(f'--outscale is {args.outscale:g}; it must be a number above 0, up to 64.')
     from . import _batch
@@ -46,14 +47,13 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
     import torch
 
-    from hcflow_arch.checks import check_temperature
     from hcflow_model.images.files import automatic_extension, check_format, read_image_file, resize, write_image
     from hcflow_model.inference.draw import check_seed
     from hcflow_model.inference.upscaler import HCFlowUpscaler
     from hcflow_model.utils.devices import SLOW, has_bf16_instructions
     from hcflow_model.utils.memory import keep_freed_memory
     arguments = _batch.constructor_arguments(args)
-    check_temperature('--temperature', args.temperature)
+    temperature_of = _batch.temperatures(args)
     check_seed(args.seed, '--seed')
     upscaler = HCFlowUpscaler(_batch.weights(args, 'sr'), **arguments)
     keep_freed_memory(upscaler.device)
@@ -73,7 +73,10 @@ def run(args: argparse.Namespace) -> int:
         check_format(job.path(extension), file.pixels, size)  # before the work
         upscaler.progress = progress
         with precision():
-            samples = upscaler.samples(file.pixels, args.num_samples, args.temperature, args.seed)
+            if args.self_ensemble:
+                samples = [upscaler(file.pixels, temperature_of(job), self_ensemble=True)]
+            else:
+                samples = upscaler.samples(file.pixels, args.num_samples, temperature_of(job), args.seed)
         for number, sample in zip(numbers, samples, strict=True):
             write_image(job.path(extension, number), resize(sample, size), file.profile)
 

@@ -19,7 +19,7 @@ from hcflow_model.images.arrays import check_array, planes, spread_colours, to_t
 from hcflow_model.images.bicubic import bicubic_resize, round8
 from hcflow_model.images.drawing import encode_png
 from hcflow_model.images.files import read_image, write_image
-from hcflow_model.inference.draw import Sample, Sampler, check_seed, noise_of, samples_of
+from hcflow_model.inference.draw import DrawCounts, Sample, Sampler, check_seed, noise_of, samples_of
 from hcflow_model.inference.tile_size import SHARE, free_memory, memory_needed
 from hcflow_model.inference.tiling import Tile
 from hcflow_model.metrics.hcflow_metric import calculate_diversity, calculate_lr_psnr
@@ -188,8 +188,8 @@ class ExplorationJob:
 
     def _latents(self, sample):
         """Of a sample, exactly as it was drawn."""
-        redraws = self.counts[sample].redraws if sample in self.counts else 0
-        return noise_of(self.args.seed, sample.number, redraws).latents(
+        counts = self.counts.get(sample, DrawCounts(0, 0, 0))
+        return noise_of(self.args.seed, sample.number, counts.redraws, counts.clipped).latents(
             self.net, *self.window, sample.temperature, self.lq_on_device.device)
 
     def _figures(self, samples):

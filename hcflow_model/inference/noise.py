@@ -16,10 +16,11 @@ class NoiseField:
     Args:
         seed (int): From 0 to 2**64 - 1.
         draw (int): Number of the sample of that seed, from 0 to 2**64 - 1. Default: 0.
+        limit (float): Values beyond +-limit are clipped to it. Default: None.
     """
 
-    def __init__(self, seed: int, draw: int = 0):
-        self.key = np.array([seed, draw], np.uint64)
+    def __init__(self, seed: int, draw: int = 0, limit: float | None = None):
+        self.key, self.limit = np.array([seed, draw], np.uint64), limit
 
     def window(self, level: int, num_channels: int, rows: range, columns: range) -> np.ndarray:
         """The field of a level (0: finest) in a window.
@@ -38,7 +39,7 @@ class NoiseField:
                 block = self._block(level, num_channels, y, x)
                 (out_y, in_y), (out_x, in_x) = _overlap(rows, y), _overlap(columns, x)
                 out[:, out_y, out_x] = block[:, in_y, in_x]
-        return out
+        return out if self.limit is None else out.clip(-self.limit, self.limit)
 
     def latents(self, net: torch.nn.Module, rows: range, columns: range,
                 temperature: float | torch.Tensor, device: torch.device | str = 'cpu') -> list[torch.Tensor]:

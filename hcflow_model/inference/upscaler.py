@@ -1,6 +1,7 @@
 """HCFlow on NumPy images: super-resolution with samples and likelihoods, and rescaling as a pair."""
 import copy
 import itertools
+import logging
 import numbers
 import os
 from collections.abc import Sequence
@@ -15,9 +16,12 @@ from hcflow_model.checkpoints.pretrained import load_pretrained, save_pretrained
 from hcflow_model.images.arrays import check_array, planes, reflected, spread_colours, to_array, to_tensor
 from hcflow_model.utils.devices import find_device
 
-from .draw import Sample, Sampler, check_seed
+from .draw import CLIP, Sample, Sampler, check_seed, reader
+from .temperature_map import temperature_map
 from .tile_size import free_memory, in_tiles_that_fit
 from .tiling import DEFAULT_OVERLAP, check_tile, downscale_tiles
+
+LOGGER = logging.getLogger('basicsr')  # BasicSR's, which need not be there
 
 
 class HCFlowImages:
@@ -61,7 +65,7 @@ class HCFlowImages:
         else:
             weights = DEFAULTS[self.task] if weights is None else weights
             self.net = load_pretrained(weights, task=self.task, param_key=param_key, device=self.device)
-        self.tile = tile
+        self.tile, self.default_temperature = tile, 0.8 if self.task == 'sr' else self.net.temperature
         self._sampler = Sampler(self.net, overlap=overlap)
         self.progress = None  # called with the finished share of the colours, or of the alpha, after each tile
 
@@ -117,10 +121,19 @@ class HCFlowImages:
             raise InputError(f'{name} has an alpha channel, which has no latents; give it without: image[..., :-1].')
         return to_tensor(array, self.device)
 
-    def _draw(self, lr: np.ndarray, count: int, temperature: float, seed: int | None) -> list[np.ndarray]:
-        """`count` HR images of an LR image."""
+    def _draw(self, lr: np.ndarray, count: int, temperature: float | np.ndarray | None, seed: int | None,
+              self_ensemble: bool = False) -> list[np.ndarray]:
+        """`count` HR images of an LR image; `temperature`: a number, or see temperature_map.py."""
         array = spread_colours(check_array('image', lr))
+        map_ = None
+        if temperature is None:
+            temperature = 0. if self_ensemble else self.default_temperature
+        if isinstance(temperature, np.ndarray) and temperature.ndim:
+            map_ = torch.from_numpy(temperature_map('temperature', temperature, array.shape[:2], self.scale))
+            map_, temperature = map_[None, None].to(self.device), 1.
         check_temperature('temperature', temperature)
+        if self_ensemble and temperature != 0:
+            raise InputError('self_ensemble is the mean over flips and turns at temperature 0; leave temperature out.')
         seed = check_seed(seed)
         height, width = array.shape[:2]
         needed, free = count * array.nbytes * self.scale**2, free_memory(torch.device('cpu'))
@@ -132,17 +145,17 @@ class HCFlowImages:
         for plane in planes(array):
             part, outs = array[..., plane.channels], [image[..., plane.channels] for image in out]
             if not plane.is_alpha:
-                self._draw_plane(part, outs, temperature, seed)
+                self._draw_plane(part, outs, temperature, seed, self_ensemble, map_)
                 continue
             if part.min() == part.max():  # opaque, nearly always: stays exactly so
                 outs[0][...] = part[0, 0]
             else:
-                self._draw_plane(part, outs[:1], 0., seed)
+                self._draw_plane(part, outs[:1], 0., seed, self_ensemble)
             for other in outs[1:]:
                 other[...] = outs[0]
         return [image.reshape(*image.shape[:2], *lr.shape[2:]) for image in out]
 
-    def _draw_plane(self, part, outs, temperature, seed):
+    def _draw_plane(self, part, outs, temperature, seed, self_ensemble, map_=None):
         def read(rows, columns):
             return to_tensor(part[rows.start:rows.stop, columns.start:columns.stop], self.device)
 
@@ -157,11 +170,16 @@ class HCFlowImages:
                 report()
 
             samples = [Sample(temperature, number) for number in range(1, len(outs) + 1)]
-            broken = [count for count in self._sampler.draw(read, tiles, samples, seed, write).values()
-                      if count.nonfinite]
+            drawn = self._sampler.draw(read, tiles, samples, seed, write, self_ensemble,
+                                       None if map_ is None else reader(map_))
+            broken = [counts for counts in drawn.values() if counts.nonfinite]
             if broken:
                 raise InputError(f'The network gives pixels that are not finite at temperature {temperature:g}, '
-                                 f'{broken[0].redraws + 1} times; lower the temperature or take another checkpoint.')
+                                 f'{broken[0].draws} times; lower the temperature or take another checkpoint.')
+            for sample, counts in drawn.items():
+                if counts.clipped:
+                    LOGGER.warning(f'Sample {sample.number} had pixels that are not finite; draw {counts.draws}, with '
+                                   f'noise clipped at {CLIP:g} standard deviations, is finite.')
 
         in_tiles_that_fit(self.net, part.shape[:2], self.tile, run)
 
@@ -187,21 +205,26 @@ class HCFlowUpscaler(HCFlowImages):
 
     task = 'sr'
 
-    def __call__(self, image: np.ndarray, temperature: float = 0.8, seed: int | None = 0) -> np.ndarray:
+    def __call__(self, image: np.ndarray, temperature: float | np.ndarray | None = None, seed: int | None = 0,
+                 self_ensemble: bool = False) -> np.ndarray:
         """One HR image.
 
         Args:
             image: LR image; see the class.
-            temperature: From 0, the network's single best guess, to 1, its full range. Default: 0.8.
+            temperature: From 0, the network's single best guess, to 1, its full range; or a map of it, a grey image of
+                the size of `image`, or of the HR image: uint8 and uint16 go from 0 to 1, floats are temperatures.
+                Default: 0.8; with self_ensemble 0.
             seed: Of the noise, one field for the whole image (see draw.py): validation, the commands and this class,
                 with tiles or without, make the same image of one seed. None: another one every time. Default: 0.
+            self_ensemble: The mean over the eight flips and turns of the image, at temperature 0. Default: False.
 
         Returns:
             (scale * H, scale * W, ...), of the kind and type of `image`.
         """
-        return self._draw(image, 1, temperature, seed)[0]
+        return self._draw(image, 1, temperature, seed, self_ensemble)[0]
 
-    def samples(self, image: np.ndarray, n: int, temperature: float = 0.8, seed: int | None = 0) -> list[np.ndarray]:
+    def samples(self, image: np.ndarray, n: int, temperature: float | np.ndarray | None = None,
+                seed: int | None = 0) -> list[np.ndarray]:
         """`n` HR images, the first being that of a call with the same seed; see :meth:`__call__`."""
         if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
             raise InputError(f'n is {n!r}; it must be a whole number of samples from 1.')
@@ -265,15 +288,17 @@ class HCFlowRescaler(HCFlowImages):
 
         in_tiles_that_fit(self.net, size, self.tile, run)
 
-    def restore(self, lr: np.ndarray, size: tuple[int, int] | None = None, temperature: float | None = None,
-                seed: int | None = 0) -> np.ndarray:
+    def restore(self, lr: np.ndarray, size: tuple[int, int] | None = None,
+                temperature: float | np.ndarray | None = None, seed: int | None = 0,
+                self_ensemble: bool = False) -> np.ndarray:
         """The HR image of an LR image that :meth:`downscale` made.
 
         Args:
             lr: LR image; see the class.
             size: Original (height, width), to which the result is cropped. Default: scale times that of `lr`.
-            temperature: Default: the network's, 1.
-            seed: Of the noise; see :class:`HCFlowUpscaler`. Default: 0.
+            temperature: Default: the network's, 1; with self_ensemble 0.
+            seed: Of the noise; see :class:`HCFlowUpscaler`, also for the others. Default: 0.
+            self_ensemble: The mean over the eight flips and turns of the image, at temperature 0. Default: False.
 
         Returns:
             Of the kind and type of `lr`.
@@ -287,5 +312,4 @@ class HCFlowRescaler(HCFlowImages):
             raise InputError(f'size is {tuple(size)}; an LR image of {array.shape[0]}x{array.shape[1]} belongs to HR '
                              f'images of at most {whole[0]}x{whole[1]}, less than {self.scale} pixels smaller.')
         height, width = size or whole
-        temperature = self.net.temperature if temperature is None else temperature
-        return self._draw(lr, 1, temperature, seed)[0][:height, :width]
+        return self._draw(lr, 1, temperature, seed, self_ensemble)[0][:height, :width]

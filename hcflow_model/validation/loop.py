@@ -197,7 +197,8 @@ def _draw_samples(model, sampler, lq, results):
     seen = {label: {name: [] for name in DrawCounts._fields} for label in rows}
     samples = samples_of(temperatures, val_opt.get('num_samples', 1))
     with model.autocast('val'):
-        drawn = sampler.draw_image(lq, samples, check_seed(val_opt.get('seed'), 'val.seed'))
+        drawn = sampler.draw_image(lq, samples, check_seed(val_opt.get('seed'), 'val.seed'),
+                                   val_opt.get('self_ensemble', False))
     for (temperature, number), (image, counts) in drawn.items():
         label = temperature_label(temperature)
         for name, values in seen[label].items():
@@ -207,7 +208,7 @@ def _draw_samples(model, sampler, lq, results):
             continue
         results.problems.append(
             f'sample {number} at temperature {temperature:g} has {counts.nonfinite} of '
-            f'{image.shape[2] * image.shape[3]} pixels that are not finite, after {counts.redraws + 1} draws; it is '
+            f'{image.shape[2] * image.shape[3]} pixels that are not finite, after {counts.draws} draws; it is '
             'neither saved nor measured.')
     results.counts += seen.items()
     return rows

@@ -96,6 +96,33 @@ def test_names_samples_and_formats():
     assert not np.array_equal(read_image('out/cat_x4_1.jpg'), read_image('out/cat_x4_2.jpg'))
 
 
+def test_self_ensemble():
+    image = read_image(LQ / 'cat.png')[:6, :9]
+    write_image('in/cat.png', image)
+    for command, weights, wanted in (
+            ('upscale', 'sr.pth', HCFlowUpscaler('sr.pth')(image, self_ensemble=True)),
+            ('restore', 'rescaling.pth', HCFlowRescaler('rescaling.pth').restore(image, self_ensemble=True))):
+        assert main([command, '-i', 'in', '-o', command, '-w', weights, '--self_ensemble']) == 0
+        assert np.array_equal(read_image(f'{command}/cat.png'), wanted)
+
+
+def test_temperature_maps(capsys):
+    """A map for all images, or a folder with a map for each; one that does not fit does not stop the others."""
+    image, map_ = read_image(LQ / 'cat.png')[:6, :9], np.random.default_rng(0).integers(0, 255, (6, 9), np.uint8)
+    for name in ('a.jpg', 'b.png'):
+        write_image(f'in/sub/{name}', image)
+    write_image('maps/sub/a.png', map_)
+    argv = ['upscale', '-i', 'in', '-w', 'sr.pth', '--ext', 'png']
+    assert main([*argv, '-o', 'out', '--temperature', 'maps']) == 1
+    assert re.search('in/sub/b.png.*maps/sub/b.png cannot be read', capsys.readouterr().err)
+    wanted = HCFlowUpscaler('sr.pth')(read_image('in/sub/a.jpg'), map_)
+    assert below('out') == ['sub/a.png'] and np.array_equal(read_image('out/sub/a.png'), wanted)
+    write_image('in/sub/wide.png', image[:, :-1])
+    assert main([*argv, '-o', 'one', '--temperature', 'maps/sub/a.png']) == 1
+    assert below('one') == ['sub/a.png', 'sub/b.png']
+    assert 'in/sub/wide.png: temperature is 6x9; for this image it must be 6x8' in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_depth_alpha_and_grey_are_kept():
     image = read_image(LQ / 'cat.png')
@@ -182,6 +209,9 @@ def test_small_images_that_were_changed(capsys):
     ('-i lq -o out -w empty', 'no checkpoint'), ('-i lq -o out -w sr.pth -t 15', '--tile is 15'),
     ('-i lq -o out -w sr.pth --tile_pad -1', '--tile_pad'), ('-i lq -o out -w sr.pth -n 0', '--num_samples'),
     ('-i lq -o out -w sr.pth --temperature -0.1', '--temperature'),
+    ('-i lq -o out -w sr.pth --temperature warm.png', "--temperature is 'warm.png'; it must be a number .* or a file"),
+    ('-i lq -o out -w sr.pth --temperature 0.8 --self_ensemble', '--self_ensemble is at temperature 0'),
+    ('-i lq -o out -w sr.pth -n 2 --self_ensemble', '--self_ensemble makes one image'),
     ('-i lq -o out -w sr.pth --seed -1', '--seed is -1'),
     ('-i lq -o out -w sr.pth -s 0', '--outscale'), ('-i lq -o sr.pth -w sr.pth', 'is a file'),
     ('-i lq/cat.png -o a.jpg --ext png -w sr.pth', '--ext'), ('-i lq -o out -w sr.pth --suffix a/b', 'slashes'),

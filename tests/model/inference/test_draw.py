@@ -4,7 +4,7 @@ import torch
 from helpers import FEATURE_NET, perturb, random_image, small_net
 
 from hcflow_arch import InputError
-from hcflow_model.inference.draw import DrawCounts, Sample, Sampler, check_seed, noise_of, reader, samples_of
+from hcflow_model.inference.draw import CLIP, DrawCounts, Sample, Sampler, check_seed, noise_of, reader, samples_of
 
 
 class Breaking(torch.nn.Module):
@@ -23,8 +23,8 @@ class Breaking(torch.nn.Module):
         return sr
 
 
-def decoded(net, lq, number, redraws=0, temperature=0.8, seed=0):
-    latents = noise_of(seed, number, redraws).latents(net, range(lq.shape[2]), range(lq.shape[3]), temperature)
+def decoded(net, lq, number, redraws=0, temperature=0.8, seed=0, clipped=False):
+    latents = noise_of(seed, number, redraws, clipped).latents(net, range(lq.shape[2]), range(lq.shape[3]), temperature)
     with torch.no_grad():
         return (net.net.decode(lq, latents, clamp=False) / 8 + 0.5).clamp(0, 1)
 
@@ -44,22 +44,87 @@ def test_a_sample_does_not_depend_on_the_others(sample):
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
-def test_only_the_broken_sample_is_drawn_again_with_the_noise_that_follows(value):
-    net, lq = Breaking((1,), value), random_image(1, 3, 4, 4)
+@pytest.mark.parametrize('redraws', [0, 1])
+def test_only_the_broken_sample_is_drawn_again_clipped_and_then_with_the_noise_that_follows(value, redraws):
+    net, lq = Breaking((1, 3)[:1 + redraws], value), random_image(1, 3, 4, 40)
     drawn = Sampler(net).draw_image(lq, samples_of([0.8], 3), seed=0)
-    assert [counts.redraws for _, counts in drawn.values()] == [0, 1, 0] and net.calls == 4
+    assert [counts for _, counts in drawn.values()] == [(0, 0, 0, 0), (0, 0, redraws, 1), (0, 0, 0, 0)]
+    assert net.calls == 4 + redraws
     for sample, (sr, counts) in drawn.items():
-        assert torch.equal(sr, decoded(net, lq, sample.number, counts.redraws)) and counts.nonfinite == 0
-    assert not torch.allclose(drawn[0.8, 2][0], decoded(net, lq, 2), atol=1e-3)
+        assert torch.equal(sr, decoded(net, lq, sample.number, counts.redraws, clipped=counts.clipped))
+    assert not torch.equal(drawn[0.8, 2][0], decoded(net, lq, 2, redraws))
 
 
-@pytest.mark.parametrize(('temperature', 'redraws'), [(0.8, 3), (0, 0)])
+def test_clipped_noise():
+    free, clipped = (noise_of(0, 1, 0, clip).window(0, 21, range(64), range(64)) for clip in (False, True))
+    beyond = abs(free) > CLIP
+    assert 0.002 < beyond.mean() < 0.0035 and abs(clipped).max() == CLIP
+    assert (clipped[~beyond] == free[~beyond]).all() and (clipped[beyond] * free[beyond] > 0).all()
+
+
+@pytest.mark.parametrize(('temperature', 'redraws'), [(0.8, 2), (0, 0)])
 def test_redraws_are_bounded_and_pointless_at_temperature_0(temperature, redraws):
     net, lq = Breaking(range(100)), random_image(1, 3, 20, 20)
     written, sampler = [], Sampler(net, 16, 2)
     counts = sampler.draw(reader(lq), sampler.tiles(20, 20), [Sample(temperature)], 0, lambda *a: written.append(a))
-    assert counts == {(temperature, 1): DrawCounts(3, 0, redraws)}  # the others lie in the tiles' margins
-    assert net.calls == 4 * (1 + redraws) and len(written) == 3 * (1 + redraws)  # the broken tile is never handed on
+    draws = 1 + (temperature > 0) + redraws  # the second is clipped
+    assert counts == {(temperature, 1): (3, 0, redraws, draws > 1)}  # the others lie in the tiles' margins
+    assert net.calls == 4 * draws and len(written) == 3 * draws  # the broken tile is never handed on
+
+
+class Equivariant(torch.nn.Module):
+    """A network that flips and turns with its image."""
+    scale = 4
+
+    def latent_shapes(self, lq):
+        return [(1, 6, 2 * lq.shape[2], 2 * lq.shape[3]), (1, 21, *lq.shape[2:])]
+
+    def coarsest_features(self, lq):
+        return lq.exp()
+
+    def decode(self, lq, latents, features, clamp):
+        assert not any(latent.any() for latent in latents) and torch.equal(features, lq.exp())
+        return (lq * 1.1 - 0.03).repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+
+@pytest.mark.parametrize('tile', [None, 16])
+def test_ensemble_of_an_equivariant_network_changes_nothing(tile):
+    lq = random_image(1, 3, 20, 35)
+    single, mean = (Sampler(Equivariant(), tile).draw_image(lq, [Sample(0)], 0, ensemble)[0, 1][0]
+                    for ensemble in (False, True))
+    assert torch.equal(mean, single) and single.min() == 0 and single.max() == 1
+
+
+def test_ensemble_is_the_mean_over_eight_turned_images():
+    net, lq = Breaking(), random_image(1, 3, 4, 6)
+    with torch.no_grad():
+        images = [net.net.decode(view, temperature=0, clamp=False) / 8 + 0.5 for turned in (lq, lq.transpose(2, 3))
+                  for view in (turned, turned.flip(2), turned.flip(3), turned.flip(2, 3))]
+    images = [image.clamp(0, 1) for image in images]
+    back = [image.flip(axes) for image, axes in zip(images, 2 * [(), (2,), (3,), (2, 3)], strict=True)]
+    wanted = torch.stack([*back[:4], *(image.transpose(2, 3) for image in back[4:])]).mean(0)
+    drawn = Sampler(net).draw_image(lq, samples_of([0, 0.8], 1), 0, self_ensemble=True)
+    assert (drawn[0, 1][0] - wanted).abs().max() < 1e-6 < 1e-3 < (back[0] - wanted).abs().max()
+    assert torch.equal(drawn[0.8, 1][0], decoded(net, lq, 1))  # others are as they are without
+    net = Breaking((5,))
+    assert Sampler(net).draw_image(lq, [Sample(0)], 0, True)[0, 1][1] == (3, 0, 0, 0) and net.calls == 8
+
+
+def test_temperature_map_in_tiles_as_in_the_whole():
+    net = perturb(small_net(num_flow_steps=1, num_cond_steps=1), 0.05).eval()
+    lq, map_, sample = random_image(1, 3, 134, 18), random_image(1, 1, 134, 18, seed=1), Sample(1.)
+
+    def draw(map_, tile, overlap):
+        sampler, out = Sampler(net, tile, overlap), torch.zeros(1, 3, 4 * 134, 4 * 18)
+        sampler.draw(reader(lq), sampler.tiles(134, 18), [sample], 0, lambda sample, tile, sr: reader(out, 4)(
+            tile.rows, tile.columns).copy_(sr), temperature_map=reader(map_))
+        return out
+
+    number = Sampler(net).draw_image(lq, [Sample(0.7)], 0)[0.7, 1][0]
+    assert torch.equal(draw(torch.full_like(map_, 0.7), None, 16), number)
+    whole = draw(map_, None, 16)
+    assert (draw(map_, 67, 57) - whole).abs().max() < 1e-5
+    assert (draw(map_.flip(2), None, 16) - whole).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize(('value', 'far'), [(1.9, 0), (2.1, 3), (-0.9, 0), (-1.1, 3), (1e30, 3)])

@@ -203,7 +203,7 @@ def test_safetensors_without_arguments_and_broken_ones(tmp_path):
         save_pretrained(net, tmp_path / 'a.onnx')
 
 
-def test_samples_that_are_not_finite_are_drawn_again(monkeypatch):
+def test_samples_that_are_not_finite_are_drawn_again(monkeypatch, warnings):
     up, seen = upscaler(), []
     wanted = up._draw(LR, 1, 0.8, 0)
 
@@ -214,16 +214,50 @@ def test_samples_that_are_not_finite_are_drawn_again(monkeypatch):
             return [first * float('nan') if int(self.key[1]) in broken else first, *others]
 
     monkeypatch.setattr(draw, 'NoiseField', Field)
-    broken = {1, 2**32 + 1}
+    broken = {1}
     samples = up.samples(LR, 2)
     assert np.array_equal(samples[0], wanted[0]) and samples[1].std() > 1
-    assert seen == [0, 1, 2**32 + 1, 2 * 2**32 + 1]
+    assert seen == [0, 1, 1, 2**32 + 1]  # the second 1 is clipped
+    assert warnings == ['Sample 2 had pixels that are not finite; draw 3, with noise clipped at 3 standard deviations, '
+                        'is finite.']
     broken = range(2**40)
     with pytest.raises(InputError, match='not finite at temperature 0.8, 4 times'):
         up(LR)
 
 
+def test_temperature_maps():
+    up = upscaler()
+    wanted = up(LR, 0.8)
+    large = np.full((80, 120), 204, np.uint8)
+    for map_ in (large, large[:20, :30], np.dstack(3 * [large]), large.astype(np.uint16) * 257, large / 255):
+        assert np.array_equal(up(LR, map_), wanted)
+    half = np.zeros((20, 30), np.float32)
+    half[:, 15:] = 0.8
+    got = up(LR, half).astype(int)
+    quiet, lively = (abs(got - up(LR, t))[:, part] for t, part in ((0, slice(0, 20)), (0.8, slice(100, 120))))
+    assert quiet.mean() < 1 and lively.mean() < 1 and abs(got - up(LR, 0))[:, 100:].mean() > 2
+    rescaler = HCFlowRescaler(net_of('rescaling'), device='cpu')
+    assert np.array_equal(rescaler.restore(LR, temperature=large), rescaler.restore(LR, temperature=0.8))
+
+
+def test_self_ensemble():
+    up = upscaler()
+    views = [np.rot90(LR[:, ::step], turns) for step in (1, -1) for turns in range(4)]
+    images = [np.rot90(up(np.ascontiguousarray(view) / 255, 0), -turns)[:, ::step] for view, (step, turns)
+              in zip(views, [(step, turns) for step in (1, -1) for turns in range(4)], strict=True)]
+    assert abs(up(LR, self_ensemble=True) - 255 * np.mean(images, 0)).max() < 0.501
+    rescaler = HCFlowRescaler(net_of('rescaling'), device='cpu')
+    ensemble = rescaler.restore(LR, (78, 119), self_ensemble=True)
+    assert ensemble.shape == (78, 119, 3)
+    assert not np.array_equal(ensemble, rescaler.restore(LR, (78, 119), 0))
+
+
 @pytest.mark.parametrize('call,message', [
+    (lambda: upscaler()(LR, 0.8, self_ensemble=True), 'at temperature 0'),
+    (lambda: upscaler()(LR, LR), 'temperature has colours'),
+    (lambda: upscaler()(LR, HR[:40, :60, 0]), 'temperature is 40x60; for this image it must be 20x30'),
+    (lambda: upscaler()(LR, np.full((20, 30), -0.5)), 'temperature has values from -0.5'),
+    (lambda: upscaler()(LR, np.full((20, 30), np.nan)), 'temperature has values from nan'),
     (lambda: upscaler()('lr.png'), 'NumPy array'), (lambda: upscaler()(LR[..., :0]), 'shape'),
     (lambda: upscaler()(LR.astype(int)), 'type int64'), (lambda: upscaler()(LR.astype(np.float32)), r'in \[0, 1\]'),
     (lambda: upscaler()(np.zeros((3, 4, 5), np.uint8)), 'shape'), (lambda: upscaler()(LR, -1), 'temperature'),

@@ -7,10 +7,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from basicsr.utils import tensor2img
 from helpers import L1, NLL_OPT, SMALL, cpu_options, loader, perturb, random_image, read_report
 
 from hcflow_model import HCFlowModel
-from hcflow_model.inference.draw import Sampler
+from hcflow_model.inference.draw import Sample, Sampler
 from hcflow_model.utils.tables import number, temperature_label
 from hcflow_model.validation.report import Report
 
@@ -119,6 +120,15 @@ def test_samples_differ_except_at_temperature_0(tmp_path):
     assert len({image.tobytes() for image in images}) == 4
     rows = rows_of(model)
     assert rows['image0', 't0', 'psnr']['num_samples'] == 1 and rows['image0', 't0.9', 'psnr']['num_samples'] == 3
+
+
+def test_self_ensemble(tmp_path):
+    model = make_model(tmp_path, temperatures=[0, 0.9], self_ensemble=True)
+    validate(model, save_img=True)
+    lq, sampler = pair()['lq'][None], Sampler(model.net_g)
+    for file, label in zip(saved(tmp_path), (0.9, 0), strict=True):
+        wanted = sampler.draw_image(lq, [Sample(label)], 0, self_ensemble=True)[label, 1][0]
+        assert np.array_equal(cv2.imread(str(tmp_path / 'visualization' / file)), tensor2img(wanted))
 
 
 def test_noise_does_not_depend_on_the_place_in_the_set(tmp_path):

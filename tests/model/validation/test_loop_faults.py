@@ -57,8 +57,9 @@ def test_a_broken_sample_is_drawn_again(value, make_model, tmp_path, warnings):
     model = make_model(broken=(1,), value=value, temperatures=[0.8], num_samples=2)
     rows = validate(model, [pair(), pair(1)])
     assert len(model.calls) == 5 and saved(tmp_path) == [f'image{i}_t0.8_{n}_5.png' for i in (0, 1) for n in (1, 2)]
-    assert rows['image0', 't0.8', 'redraws']['mean'] == 0.5 and rows['image1', 't0.8', 'redraws']['mean'] == 0
-    assert model.metric_results['redraws_t0.8'] == 0.25 and 'nonfinite_t0.8' not in model.metric_results
+    assert rows['image0', 't0.8', 'clipped']['mean'] == 0.5 and rows['image1', 't0.8', 'clipped']['mean'] == 0
+    assert model.metric_results['clipped_t0.8'] == 0.25 and not any(
+        f'{name}_t0.8' in model.metric_results for name in ('redraws', 'nonfinite'))
     assert rows['image0', 't0.8', 'psnr']['num_samples'] == 2
     last = model.calls[2].clamp(0, 1)[0].mul(255).round().permute(1, 2, 0).numpy()[..., ::-1]
     image = cv2.imread(str(tmp_path / 'visualization' / 'image0' / 'image0_t0.8_2_5.png'))
@@ -74,7 +75,8 @@ def test_a_sample_that_stays_broken_is_named_and_neither_saved_nor_measured(make
                                'image1_t0.8_2_5.png']
     assert rows['image0', 't0.8', 'psnr']['num_samples'] == 1 and rows['image1', 't0.8', 'psnr']['num_samples'] == 2
     assert ('image0', 't0.8', 'diversity') not in rows and ('image1', 't0.8', 'diversity') in rows
-    assert rows['image0', 't0.8', 'nonfinite']['mean'] == 1.5 and rows['image0', 't0.8', 'redraws']['mean'] == 1.5
+    assert rows['image0', 't0.8', 'nonfinite']['mean'] == 1.5 and rows['image0', 't0.8', 'redraws']['mean'] == 1
+    assert rows['image0', 't0.8', 'clipped']['mean'] == 0.5
     assert model.metric_results['nonfinite_t0.8'] == 0.75
     assert all(np.isfinite(value) for value in model.metric_results.values())
     assert warnings == ['Dataset set: 1 of 2 images left out or measured in part:\n  image0: sample 2 at temperature '

@@ -13,6 +13,7 @@ import hcflow_model  # noqa: F401  isort: skip  (first: it makes `import basicsr
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 
+from hcflow_model.data.degrade import DEGRADATION_REGISTRY
 from hcflow_model.options import schema
 from hcflow_model.options.check_hcflow import SCHEDULERS
 from hcflow_model.options.rules import TYPE_NAMES
@@ -22,7 +23,8 @@ LOSSES = ('NLLLoss', 'LatentLoss', 'L1Loss', 'MSELoss', 'CharbonnierLoss', 'Perc
           'GANLoss', 'RelativisticGANLoss')
 METRICS = ('calculate_psnr', 'calculate_ssim', 'calculate_niqe', 'calculate_lpips', 'calculate_lr_psnr',
            'calculate_diversity')
-GIVEN = ('self', 'params', 'optimizer', 'img', 'img2', 'lq', 'samples', 'scale', 'net', 'kwargs')  # not from the file
+# arguments that do not come from the file
+GIVEN = ('self', 'params', 'optimizer', 'img', 'img2', 'lq', 'gt', 'samples', 'scale', 'net', 'kwargs')
 TOP = 'at the top'
 ANY = re.compile(r'(val|test)(_\d+)?$|train$')
 
@@ -67,7 +69,10 @@ def tables() -> dict[str, Table]:
                                  _schema_rows({'better': schema.METRIC['better']}))
     # PyTorch's versions differ in the others
     others = set(inspect.signature(torch.optim.Adam).parameters) - {'lr', 'betas', 'eps', 'weight_decay', 'amsgrad'}
-    found['Adam'] = _component('Adam', torch.optim.Adam, 'train.optim_g, train.optim_d', given=others)
+    found['Adam'] = _component('Adam', torch.optim.Adam, 'train.optim_g, train.optim_d',
+                               _schema_rows({'lr_mul': schema.LR_MUL}), given=others)
+    for name in ('bicubic', 'blur_noise_jpeg'):
+        found[name] = _component(name, DEGRADATION_REGISTRY.get(name), 'train.degradation, val.degradation')
     for name in ('MultiStepLR', 'CosineAnnealingRestartLR'):
         found[name] = _component(name, SCHEDULERS[name], 'train.scheduler')
     return found
@@ -143,7 +148,8 @@ def _arguments_of_docstring(function) -> Iterator[tuple[str, tuple[str, str]]]:
 
 def _plain(kind):
     words = {'int': 'a whole number', 'float': 'a number', 'str': 'text', 'dict': 'a block', 'bool': 'true or false',
-             'Sequence[int]': 'a list', 'str | None': 'text or ~', 'dict[str, float]': 'a block'}
+             'Sequence[int]': 'a list', 'Sequence[float]': 'a list',
+             'Sequence[str]': 'a list', 'str | None': 'text or ~', 'dict[str, float]': 'a block'}
     return words.get(kind, kind)
 
 
@@ -168,6 +174,7 @@ def unexplained(opt: dict) -> list[str]:
         check(name, opt.get(name) or {}, name)
     components = {name: opt.get(name) for name in ('network_g', 'network_d')}
     components.update({f'train.{key}': value for key, value in opt.get('train', {}).items() if isinstance(value, dict)})
+    components['val.degradation'] = (opt.get('val') or {}).get('degradation')
     components.update({f'val.metrics.{key}': value for key, value in ((opt.get('val') or {}).get('metrics') or
                                                                       {}).items()})
     for place, block in components.items():

@@ -4,9 +4,10 @@ from hcflow_arch.basicsr_import import lazy_names, register
 
 __all__ = ['HCFlowModel', 'HCFlowRescaler', 'HCFlowRescalingModel', 'HCFlowUpscaler', 'HROnlyDataset', 'LatentLoss',
            'NLLLoss', 'RandomPerceptualLoss', 'RelativisticGANLoss', 'calculate_diversity', 'calculate_lpips',
-           'calculate_lr_psnr', 'calculate_nll', 'metric']
+           'calculate_lr_psnr', 'calculate_nll', 'degradation', 'metric']
 
 __getattr__ = lazy_names(__name__, {
+    '.data.degrade': ('degradation',),
     '.data.hr_only_dataset': ('HROnlyDataset',),
     '.inference.upscaler': ('HCFlowRescaler', 'HCFlowUpscaler'),
     '.losses.hcflow_loss': ('LatentLoss', 'NLLLoss'),

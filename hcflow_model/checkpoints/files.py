@@ -1,7 +1,8 @@
 """Checkpoints and training states: safe to load, and never half-written."""
 import os
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -218,3 +219,16 @@ def set_random_states(states: Mapping) -> None:
     torch.set_rng_state(states['torch'])
     if torch.cuda.is_available() and len(states['cuda']) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states['cuda'])
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within it, all random generators start from a seed (below 2**32); at its end they are as they were before."""
+    states = random_states()
+    try:
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        yield
+    finally:
+        set_random_states(states)

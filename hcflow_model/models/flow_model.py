@@ -15,6 +15,7 @@ from hcflow_model.utils.distributed import average_values, broadcast, float_buff
 
 from .adversary import Adversary
 from .graphed_update import GraphedGradients
+from .parts import freeze, parameter_groups
 from .resumable_model import ResumableModel
 from .update import average_weights, end_warm_up, gradients, update_generator
 from .update_guard import UpdateGuard, handle_status
@@ -64,6 +65,8 @@ class FlowModel(ResumableModel):
         return self.opt['dist'] and self.is_train and bool(self.opt['train'].get('cuda_graph'))
 
     def model_to_device(self, net):
+        if self.is_train and hasattr(net, 'encode'):
+            freeze(net, self.opt['train'].get('freeze') or ())
         if self.averages_gradients() and hasattr(net, 'encode'):
             broadcast([*net.to(self.device).parameters(), *float_buffers(net)])
             return net
@@ -111,9 +114,10 @@ class FlowModel(ResumableModel):
 
     def setup_optimizers(self):
         train_opt = self.opt['train']
-        # Haar filters are constants and do not belong in the optimizer
-        parameters = [p for p in self.net_g.parameters() if p.requires_grad]
-        self.optimizer_g = self.get_optimizer(train_opt['optim_g'].pop('type'), parameters, **train_opt['optim_g'])
+        optim_g = train_opt['optim_g']
+        # not what is frozen, nor Haar filters, which are constants
+        groups = parameter_groups(self.get_bare_model(self.net_g), optim_g['lr'], optim_g.pop('lr_mul', {}))
+        self.optimizer_g = self.get_optimizer(optim_g.pop('type'), groups, **optim_g)
         self.optimizers.append(self.optimizer_g)
         if self.adversary:
             optim_d = train_opt['optim_d']

@@ -6,7 +6,7 @@ import torch
 from hcflow_arch import InputError
 from hcflow_model.inference.cuda_graph import CudaGraph
 
-from .update import Losses
+from .update import Losses, optimized
 
 
 class GraphedGradients:
@@ -53,7 +53,7 @@ class GraphedGradients:
         return losses
 
     def _record(self, model, losses_of, lq, gt, share):
-        parameters = _parameters(model)
+        parameters = optimized(model.optimizer_g)
         before = [parameter.grad for parameter in parameters]
 
         def function(lq, gt):
@@ -80,7 +80,8 @@ class GraphedGradients:
 
     def _hand_on(self, model, grads):
         """Set the parameters' gradients, or add to those of earlier parts of the batch."""
-        parameters = [parameter for parameter, grad in zip(_parameters(model), grads, strict=True) if grad is not None]
+        parameters = [parameter for parameter, grad in zip(optimized(model.optimizer_g), grads, strict=True)
+                      if grad is not None]
         grads = [grad for grad in grads if grad is not None]
         if model.accumulate > 1:  # the next replay overwrites the graph's gradients
             if parameters[0].grad is not None:
@@ -92,7 +93,3 @@ class GraphedGradients:
             grads = self._sums
         for parameter, grad in zip(parameters, grads, strict=True):
             parameter.grad = grad
-
-
-def _parameters(model):
-    return model.optimizer_g.param_groups[0]['params']

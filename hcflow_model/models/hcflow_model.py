@@ -1,9 +1,15 @@
 """HCFlow, HCFlow+ and HCFlow++ in BasicSR: the loss blocks of the option file decide which of them is trained."""
+import zlib
+from os import path as osp
+
 import torch
 from basicsr.utils import get_root_logger
 
 from hcflow_arch import InputError
 from hcflow_arch.checks import fit_to_scale
+from hcflow_model.checkpoints.files import seeded
+from hcflow_model.data.degrade import degradation_of
+from hcflow_model.data.errors import batch_problem
 from hcflow_model.losses.build import IMAGES, build_perceptual_loss, build_train_loss, check_metric_weights
 from hcflow_model.options import schema
 from hcflow_model.options.check_hcflow import check_hcflow_options
@@ -24,12 +30,15 @@ class HCFlowModel(FlowModel):
     block removes its loss. An iteration optimizes one after another the nll, the pixel loss (decode at temperature 0),
     the perceptual and GAN losses (decode at `train.temperature`), then the discriminator. Each update starts from the
     weights that the previous one left. This needs less memory than one sum, and gives slightly better results.
+
+    If a dataset gives no `lq`, its LR images are made of `gt`, see :meth:`make_lq`.
     """
 
     task, other_model = 'sr', 'HCFlowRescalingModel'
     default_temperatures = (0, 0.9)
     has_likelihood = True
     skips_broken_pairs = True  # in validation
+    validated = None  # the block of the dataset while it is validated
     # a subclass with options of its own declares those alone: {name: Option(type, meaning, …)}
     general_options, logger_options = schema.GENERAL, schema.LOGGER
     train_options, val_options = schema.TRAIN, schema.VAL
@@ -64,26 +73,54 @@ class HCFlowModel(FlowModel):
         Raises:
             InputError: There is none, or none of the metrics can be computed.
         """
-        check_validation_set(dataset, cls.check_batch, opt)
+        check_validation_set(dataset, lambda item: cls.check_batch(item, opt, dataset.opt, False), opt)
 
     @staticmethod
-    def check_batch(data: dict) -> None:
-        """Refuse a batch, or an item of a dataset, without the images that the model needs."""
-        if 'lq' not in data:
+    def check_batch(data: dict, opt: dict, dataset_opt: dict, in_training: bool) -> None:
+        """Refuse a batch, or an item of a dataset, without the images that the model needs.
+
+        Args:
+            data: The batch.
+            opt: All options.
+            dataset_opt: The block of its dataset.
+            in_training: Whether it is trained on.
+        """
+        if 'lq' not in data and not ('gt' in data and degradation_of(opt, dataset_opt, in_training)):
             raise InputError("Super-resolution needs LR images, but the dataset gives none; use a dataset with 'lq', "
-                             'such as PairedImageDataset or SingleImageDataset.')
+                             'such as PairedImageDataset or SingleImageDataset, or have them made of HR images by '
+                             f'{"train" if in_training else "val"}.degradation, such as {{type: bicubic}}.')
 
     # ---- training ----
 
     def feed_data(self, data):
-        """Take a batch: lq (N, 3, h, w) and, if the dataset has it, gt (N, 3, H, W), both in [0, 1]."""
-        self.check_batch(data)
+        """Take a batch: lq (N, 3, h, w) and gt (N, 3, H, W), both in [0, 1], or one of them if that is enough."""
+        in_training = self.is_train and self.validated is None
+        dataset_opt = self.opt['datasets'].get('train', {}) if in_training else self.validated or {}
+        self.check_batch(data, self.opt, dataset_opt, in_training)
         self.batch = data
-        self.lq = data['lq'].to(self.device, non_blocking=True)
         if 'gt' in data:
             self.gt = data['gt'].to(self.device, non_blocking=True)
         elif hasattr(self, 'gt'):
             del self.gt
+        lq = data['lq'] if 'lq' in data else self.make_lq(data, dataset_opt, in_training)
+        self.lq = lq.to(self.device, non_blocking=True)
+
+    def make_lq(self, data: dict, dataset_opt: dict, in_training: bool) -> torch.Tensor:
+        """LR images (N, 3, h, w) of a batch without: see :func:`hcflow_model.data.degrade.degradation_of`.
+
+        In validation they are made on the CPU, by a seed of `val.seed` and each image's name: the same in every
+        validation, in any order, on all devices and by any number of processes.
+        """
+        problem = batch_problem(data, dataset_opt.get('name'))
+        if problem:
+            raise InputError(problem)
+        make = degradation_of(self.opt, dataset_opt, in_training)
+        if in_training:
+            return make({key: value.to(self.device, non_blocking=True) if torch.is_tensor(value) else value
+                         for key, value in data.items()})
+        name = osp.splitext(osp.basename(str(data.get('gt_path', [''])[0])))[0]
+        with seeded(zlib.crc32(f'{self.opt["val"].get("seed") or 0} {name}'.encode(errors='surrogateescape'))):
+            return make(data)
 
     def init_losses(self, train_opt):
         self.cri_nll = build_train_loss(train_opt, 'nll_opt', torch.ones(2), device=self.device)
@@ -153,7 +190,7 @@ class HCFlowModel(FlowModel):
         if gt is not None:
             fit_to_scale(gt, scale, self.lq)  # checks the sizes; a smaller gt is not padded: the samples are cropped
             gt = gt[:, :, :scale * self.lq.shape[2], :scale * self.lq.shape[3]]
-        return Case(self.lq, gt, self.lq)
+        return Case(self.lq, gt, self.lq, images={} if 'lq' in self.batch else {'lq': self.lq})
 
     def checkpoint_path(self):
         """The file of the tested weights; None if the options name none."""
@@ -170,7 +207,9 @@ class HCFlowModel(FlowModel):
             self.report = Report(self.opt)
         if self.is_train:  # BasicSR's loop counts on after the last iteration
             current_iter = min(current_iter, int(self.opt['train']['total_iter']))
+        self.validated = dataloader.dataset.opt
         validate(self, dataloader, current_iter, tb_logger, save_img)
+        self.validated = None
         self.net_g.train(self.is_train)
 
     def save(self, epoch, current_iter):

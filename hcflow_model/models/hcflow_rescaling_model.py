@@ -40,23 +40,16 @@ class HCFlowRescalingModel(HCFlowModel):
         super().init_losses(train_opt)
 
     @staticmethod
-    def check_batch(data):
+    def check_batch(data, *args):
         if 'gt' not in data:
             raise InputError("Rescaling needs HR images, but the dataset gives none; use a dataset with 'gt', such as "
                              'PairedImageDataset or HROnlyDataset.')
 
-    def feed_data(self, data):
-        """Take a batch: gt (N, 3, H, W) in [0, 1] and, if the dataset has it, lq, the bicubic guide."""
-        self.check_batch(data)
-        self.batch = data
-        self.gt = data['gt'].to(self.device, non_blocking=True)
-        self.lq_is_ours = 'lq' not in data
-        if 'lq' in data:
-            self.lq = data['lq'].to(self.device, non_blocking=True)
-        else:
-            check_image('gt', self.gt)
-            scale = self.opt['scale']
-            self.lq = bicubic_guide(fit_to_scale(self.gt, scale), scale)
+    def make_lq(self, *args):
+        """The bicubic guide."""
+        check_image('gt', self.gt)
+        scale = self.opt['scale']
+        return bicubic_guide(fit_to_scale(self.gt, scale), scale)
 
     def generator_losses(self):
         losses = (self.cri_lq, self.cri_latent, self.cri_pixel, self.cri_perceptual, self.adversary)
@@ -104,8 +97,7 @@ class HCFlowRescalingModel(HCFlowModel):
         lq = round8(sampler.downscale(self.gt).clamp(0, 1))
         if not lq.isfinite().all():
             raise InputError('its downscaled image has pixels that are not finite.')
-        scale = self.opt['scale']
-        guide = self.lq if self.lq_is_ours else bicubic_guide(fit_to_scale(self.gt, scale), scale)
+        guide = self.make_lq() if 'lq' in self.batch else self.lq
         images = [tensor2img(image) for image in (lq, guide)]
         results = {}
         for name, metric in (('lq_psnr_y', 'calculate_psnr'), ('lq_ssim_y', 'calculate_ssim')):

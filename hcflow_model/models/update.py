@@ -53,7 +53,7 @@ def update_generator(model, losses_of: Callable[..., Losses]) -> Losses:
                 sums[name] = sums.get(name, 0) + value * share
         totals.fakes.extend(losses.fakes)
     model.start_ema()
-    parameters = model.optimizer_g.param_groups[0]['params']
+    parameters = optimized(model.optimizer_g)
     if model.averages_gradients():
         average_gradients(parameters)
         broadcast(float_buffers(net_g))
@@ -64,6 +64,11 @@ def update_generator(model, losses_of: Callable[..., Losses]) -> Losses:
         torch.nn.utils.clip_grad_norm_(parameters, model.grad_clip_norm)
     model.guard.step(model.optimizer_g, skip)
     return totals
+
+
+def optimized(optimizer: Optimizer) -> list[torch.nn.Parameter]:
+    """All parameters that an optimizer updates."""
+    return [parameter for group in optimizer.param_groups for parameter in group['params']]
 
 
 def gradients(model, losses_of, lq: torch.Tensor, gt: torch.Tensor, share: float) -> Losses:

@@ -8,10 +8,22 @@ from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
 from hcflow_arch import InputError
 from hcflow_arch.checks import check_temperature
 from hcflow_arch.hcflow_arch import SCALES, TASKS
+from hcflow_model.data.degrade import DEGRADATION_REGISTRY, degrade
+from hcflow_model.utils.registries import is_known
 
 from . import schema as option_schema
 from .check_datasets import FLAT_DATASETS
-from .rules import check_block, check_component, check_names, check_type, check_value, did_you_mean, options_of, require
+from .rules import (
+    check_block,
+    check_component,
+    check_names,
+    check_type,
+    check_value,
+    did_you_mean,
+    named,
+    options_of,
+    require,
+)
 
 ONLY_OF_OTHER_TASK = {'sr': ('lq_opt', 'latent_opt', 'compression'), 'rescaling': ('nll_opt',)}
 SCHEDULERS = {'MultiStepLR': lr_scheduler.MultiStepRestartLR, 'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
@@ -42,6 +54,13 @@ def check_hcflow_options(opt: dict) -> None:
         _drop_empty(opt['val'])
         opt['val'].setdefault('save_img', False)
         _check_validation(opt['val'], model.task)
+    for block in ('train', 'val'):
+        degradation = (opt.get(block) or {}).get('degradation')
+        if isinstance(degradation, dict):  # a model of a plugin may mean something else by it
+            _check_degradation(f'{block}.degradation', degradation, opt['scale'], model.task)
+            if block == 'train' and opt['datasets']['train']['type'] == 'PairedImageDataset':
+                raise InputError("'train.degradation' would be ignored: datasets.train has LR images of its own. Take "
+                                 'type HROnlyDataset, or remove train.degradation.')
     if opt['is_train']:
         _drop_empty(opt['train'])
         _check_training(opt['train'], model.task)
@@ -65,6 +84,18 @@ def _check_network(opt):
         raise InputError(f'scale is {opt["scale"]!r}, network_g.scale is {scale!r}; they must be equal.')
     if network.get('temperature') is not None:
         check_temperature('network_g.temperature', network['temperature'])
+
+
+def _check_degradation(name, block, scale, task):
+    if task != 'sr':
+        raise InputError(f"'{name}': a rescaling network makes its LR images itself; remove it.")
+    check_component(name, block, DEGRADATION_REGISTRY, given=('gt', 'scale'))
+    for key in ('gt', 'scale'):
+        if key in block:
+            raise InputError(f"'{name}.{key}' is set by the model; remove it.")
+    if is_known(block['type'], DEGRADATION_REGISTRY):
+        with named(name):  # says which of its values cannot be
+            degrade(torch.zeros(1, 3, 8 * scale, 8 * scale), scale, block)
 
 
 def _drop_empty(block):
@@ -100,6 +131,8 @@ def _check_training(train, task):
         check_temperature('train.temperature', train['temperature'])
     if 'compression' in train:
         _check_compression('train.compression', train['compression'])
+    for part in train.get('freeze', []):
+        check_type('train.freeze', part, str, option_schema.TRAIN['freeze'].meaning)
     for key in ('optim_g', 'optim_d'):
         if key in train:
             _check_optimizer(f'train.{key}', train[key])
@@ -145,6 +178,8 @@ def _check_optimizer(name, block):
     if block.get('type') != 'Adam':
         raise InputError(f"'{name}.type' is {block.get('type')!r}; BasicSR offers Adam.")
     allowed = set(inspect.signature(torch.optim.Adam).parameters) - {'params'} | {'type'}
+    if name == 'train.optim_g':
+        allowed.add('lr_mul')
     check_names(name, block, allowed)
     require(name, block, ('lr',), allowed)
     for key in ('lr', 'weight_decay', 'eps'):
@@ -152,6 +187,13 @@ def _check_optimizer(name, block):
             check_type(f'{name}.{key}', block[key], (int, float), 'write small numbers as !!float 2.5e-4')
             if block[key] < 0:
                 raise InputError(f"'{name}.{key}' is {block[key]!r}; it must not be below 0.")
+    if 'lr_mul' in block:
+        check_type(f'{name}.lr_mul', block['lr_mul'], dict, option_schema.LR_MUL.meaning)
+        for part, factor in block['lr_mul'].items():
+            check_type(f'{name}.lr_mul.{part}', factor, (int, float))
+            if factor <= 0:
+                raise InputError(f"'{name}.lr_mul.{part}' is {factor!r}; it must be above 0. To keep a part as it is, "
+                                 'name it in train.freeze.')
     if block['lr'] == 0:
         raise InputError(f"'{name}.lr' is 0; nothing would be learned. Give a number above 0.")
     betas = block.get('betas', [0.9, 0.99])

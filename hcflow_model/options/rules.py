@@ -112,8 +112,17 @@ def check_registered(name: str, value: object, registry) -> None:
                          'If it comes from another package, name its module in `plugins:`.')
 
 
-def check_component(name: str, block: dict, registry, extra: Iterable[str] = ()) -> None:
-    """A block {type: registered name, **arguments}: names against its signature, types against its defaults."""
+def check_component(name: str, block: dict, registry, extra: Iterable[str] = (),
+                    given: Iterable[str] = METRIC_INPUTS) -> None:
+    """A block {type: registered name, **arguments}: names against its signature, types against its defaults.
+
+    Args:
+        name: Its place.
+        block: The block; keys that are ~ are removed.
+        registry: What its type is registered in.
+        extra: More keys that it may have.
+        given: Arguments that need not stand in it.
+    """
     if not isinstance(block, dict) or 'type' not in block:
         raise InputError(f"'{name}' is {block!r}; it must be a block with a 'type'.")
     check_registered(f'{name}.type', block['type'], registry)
@@ -134,5 +143,5 @@ def check_component(name: str, block: dict, registry, extra: Iterable[str] = ())
             check_type(f'{name}.{key}', value, types)
     for key, parameter in parameters.items():
         named = parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        if named and parameter.default is parameter.empty and key not in block and key not in METRIC_INPUTS:
+        if named and parameter.default is parameter.empty and key not in block and key not in given:
             raise InputError(f"'{name}' of type {block['type']} has no '{key}'; give it.")

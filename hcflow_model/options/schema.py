@@ -4,7 +4,7 @@ A class of your own declares its options in the same way, as a class attribute: 
 `logger_options` and `general_options` (the top level) on a model, `dataset_options` on a dataset:
 
     class MyModel(HCFlowModel):
-        train_options = {'degradation': Option(str, 'how LR images are made', choices=('bicubic', 'bsrgan'))}
+        train_options = {'max_noise': Option((int, float), 'largest noise in grey levels', 0, 255)}
 """
 from typing import NamedTuple
 
@@ -52,7 +52,15 @@ SET_BY_COMMAND = ('dist', 'rank', 'world_size', 'auto_resume', 'is_train', 'root
 AMP = Option(str, 'bf16: mixed precision, very slow on CPUs without bf16 instructions; ~: off. fp16 is not offered: '
                   'exponents of the flow leave its range', choices=('bf16',))
 
+DEGRADATION = Option(dict, 'super-resolution: how LR images are made where a dataset gives HR images alone, such as '
+                           '{type: bicubic}')
+LR_MUL = Option(dict, 'optim_g: factors of the learning rate for parts of the flow, such as {feature_net: 0.1}; '
+                      'parts as in train.freeze')
+
 TRAIN = {
+    'degradation': DEGRADATION,
+    'freeze': Option(list, 'parts of the flow that are not trained, as the names of its weights call them, such as '
+                           '[feature_net] or [levels.0]'),
     'ema_decay': Option(NUMBER, 'decay of the exponential moving average of the weights; 0: none', 0, 1),
     'optim_g': Option(dict, 'optimizer of the flow, such as {type: Adam, lr: !!float 2.5e-4}'),
     'optim_d': Option(dict, 'optimizer of the discriminator'),
@@ -90,6 +98,8 @@ COMPRESSION = {
 }
 
 VAL = {
+    'degradation': DEGRADATION._replace(meaning='the same in validation and tests, by a fixed seed of each image '
+                                                '(default: that of train)'),
     'val_freq': Option(NUMBER, 'validate every N iterations', 1),
     'save_img': Option(bool, 'save every sample'),
     'pbar': Option(bool, 'show a progress bar with image name and remaining time'),
@@ -139,8 +149,8 @@ DIST_PARAMS = {
 
 DATASET = {
     'name': Option(str, 'name in logs and results; each dataset needs its own'),
-    'type': Option(str, 'PairedImageDataset (HR and LR), HROnlyDataset (only HR, for rescaling), SingleImageDataset '
-                        '(only LR, for tests), or another registered dataset'),
+    'type': Option(str, 'PairedImageDataset (HR and LR), HROnlyDataset (only HR, for rescaling and train.degradation), '
+                        'SingleImageDataset (only LR, for tests), or another registered dataset'),
     'dataroot_gt': Option(str, 'HR images: a folder, or an LMDB whose name ends in .lmdb'),
     'dataroot_lq': Option(str, 'LR images: the same; names or keys are those of the HR images'),
     'io_backend': Option(dict, '{type: disk} or {type: lmdb}'),

@@ -88,15 +88,33 @@ def test_dataset(example):
     assert 4 < 255 * (noisy['lq'] - clean['lq']).std() < 6
 
 
-@pytest.mark.slow
-def test_model(example, command, monkeypatch):
+@pytest.fixture
+def batches(monkeypatch):
+    """(LR images, HR images) of every iteration of HCFlowModel."""
     batches, update = [], HCFlowModel.optimize_parameters
     monkeypatch.setattr(HCFlowModel, 'optimize_parameters', lambda model, number: (
         batches.append((model.lq, model.gt)), update(model, number)))
-    example('A model with an option of its own')
+    return batches
+
+
+def check_noise(batches, sigma):
     assert len(batches) == 2
     for lq, gt in batches:
         noise = lq - interpolate(gt, scale_factor=1 / 4, mode='bicubic', antialias=True)
-        assert 0 < 255 * noise.std() < 12
-    code, _, errors = command('train', '-opt', 'opt.yml', '--force_yml', 'train:degradation=-1')
-    assert code == 1 and "'train.degradation' is -1; it must be" in errors
+        assert 0 < 255 * noise.std() < sigma
+
+
+@pytest.mark.slow
+def test_degradation(example, command, batches):
+    example('A degradation')
+    check_noise(batches, 17)
+    code, _, errors = command('train', '-opt', 'opt.yml', '--force_yml', 'train:degradation:sigma=x')
+    assert code == 1 and "'train.degradation.sigma' is 'x'; it must be a whole number or a number" in errors
+
+
+@pytest.mark.slow
+def test_model(example, command, batches):
+    example('A model with an option of its own')
+    check_noise(batches, 12)
+    code, _, errors = command('train', '-opt', 'opt.yml', '--force_yml', 'train:max_noise=-1')
+    assert code == 1 and "'train.max_noise' is -1; it must be" in errors

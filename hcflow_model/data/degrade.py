@@ -1,6 +1,4 @@
 """LR images made of HR images, on the device, in training and validation; :func:`degradation` registers another way."""
-import copy
-import functools
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -9,13 +7,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from basicsr.data import degradations as noises
-from basicsr.utils import DiffJPEG
 from basicsr.utils.img_process_util import filter2D
 from basicsr.utils.registry import DATASET_REGISTRY, Registry
 
 from hcflow_arch.checks import check_image, fit_to_scale
 from hcflow_arch.errors import InputError
 from hcflow_model.images.bicubic import bicubic_guide, round8
+from hcflow_model.images.jpeg import RandomJPEG
 from hcflow_model.utils.registries import is_registered
 
 DEGRADATION_REGISTRY = Registry('degradation')
@@ -110,10 +108,11 @@ def blur_noise_jpeg(gt: torch.Tensor, scale: int, blur_prob: float = 1., kernel_
                     resize_prob: Sequence[float] = (0.3, 0.4, 0.3), resize_range: Sequence[float] = (0.3, 1.2),
                     noise_prob: float = 1., gaussian_noise_prob: float = 0.5, noise_range: Sequence[float] = (1., 25.),
                     poisson_scale_range: Sequence[float] = (0.05, 2.5), gray_noise_prob: float = 0.4,
-                    jpeg_prob: float = 1., jpeg_range: Sequence[float] = (30., 95.)) -> torch.Tensor:
+                    jpeg_prob: float = 1., jpeg_range: Sequence[int] = (30, 95)) -> torch.Tensor:
     """Blur, resize, add noise, and store as JPEG, each image by random settings of its own.
 
-    Made of the parts of BasicSR's RealESRGANModel (Wang et al., Real-ESRGAN, ICCVW 2021), in one pass instead of two.
+    One pass of what BasicSR's RealESRGANModel does twice (Wang et al., Real-ESRGAN, ICCVW 2021), of the same parts;
+    JPEG is that of libjpeg.
 
     Args:
         gt (Tensor): (N, 3, H, W), RGB in [0, 1].
@@ -136,7 +135,7 @@ def blur_noise_jpeg(gt: torch.Tensor, scale: int, blur_prob: float = 1., kernel_
         poisson_scale_range (Sequence[float]): Factor of Poisson noise. Default: (0.05, 2.5).
         gray_noise_prob (float): Share of noise that is the same in all channels. Default: 0.4.
         jpeg_prob (float): Share of the images that are compressed, last of all. Default: 1.
-        jpeg_range (Sequence[float]): JPEG quality, from 1 to 99. Default: (30, 95).
+        jpeg_range (Sequence[int]): JPEG quality, whole numbers from 1 to 100. Default: (30, 95).
 
     Returns:
         Tensor: (N, 3, H / scale, W / scale) in [0, 1], 8 bits.
@@ -153,12 +152,14 @@ def blur_noise_jpeg(gt: torch.Tensor, scale: int, blur_prob: float = 1., kernel_
             ('kernel_size', kernel_size, 1, 101), ('blur_sigma', blur_sigma, 0.01, 100),
             ('betag_range', betag_range, 0.01, 100), ('betap_range', betap_range, 0.01, 100),
             ('resize_range', resize_range, 0.01, 8), ('noise_range', noise_range, 0, 255),
-            ('poisson_scale_range', poisson_scale_range, 0, 100), ('jpeg_range', jpeg_range, 1, 99)):
+            ('poisson_scale_range', poisson_scale_range, 0, 100), ('jpeg_range', jpeg_range, 1, 100)):
         if not _are_numbers(value, 2) or not lowest <= value[0] <= value[1] <= highest:
             raise InputError(f'{name} is {value!r}; it must be two numbers, the smaller one first, from {lowest} to '
                              f'{highest}.')
     if any(side != int(side) or side % 2 == 0 for side in kernel_size):
         raise InputError(f'kernel_size is {kernel_size!r}; sides of kernels are odd whole numbers.')
+    if any(quality != int(quality) for quality in jpeg_range):
+        raise InputError(f'jpeg_range is {jpeg_range!r}; qualities of JPEG are whole numbers.')
     if not isinstance(kernel_list, (list, tuple)) or not kernel_list or not set(kernel_list) <= set(KERNELS):
         raise InputError(f'kernel_list is {kernel_list!r}; it must be a list of some of {", ".join(KERNELS)}.')
     for name, weights, num in (('kernel_prob', kernel_prob, len(kernel_list)), ('resize_prob', resize_prob, 3)):
@@ -189,18 +190,8 @@ def blur_noise_jpeg(gt: torch.Tensor, scale: int, blur_prob: float = 1., kernel_
             else:
                 image = noises.random_add_poisson_noise_pt(image, poisson_scale_range, gray_noise_prob)
         images.append(F.interpolate(image, size=size, mode=random.choice(MODES)))
-    lq = torch.cat(images).clamp(0, 1)
-    chosen = torch.from_numpy(np.random.uniform(size=len(lq)) < jpeg_prob).to(lq.device)
-    if chosen.any():
-        quality = torch.from_numpy(np.random.uniform(*jpeg_range, int(chosen.sum()))).to(lq)
-        lq[chosen] = _jpeg(lq.device)(lq[chosen], quality)
-    return round8(lq)
-
-
-@functools.cache
-def _jpeg(device):
-    """BasicSR's DiffJPEG. All of them share their tables, so that `to(device)` of one would move those of others."""
-    return copy.deepcopy(DiffJPEG(differentiable=False)).to(device)
+    lq = round8(torch.cat(images).clamp(0, 1))
+    return RandomJPEG([int(quality) for quality in jpeg_range], jpeg_prob).to(lq.device)(lq)
 
 
 def _are_numbers(value, num):

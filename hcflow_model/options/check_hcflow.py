@@ -116,6 +116,18 @@ def _check_validation(val, task):
                          'val.num_samples to 2 or more, or remove the metric.')
     if 'nll' in metrics or 'calculate_nll' in types:
         raise InputError('val.metrics asks for the nll, which is always reported where HR is known; remove it.')
+    if 'compression' in val:
+        _check_qualities('val.compression', val['compression'], task)
+
+
+def _check_qualities(name, qualities, task):
+    if task != 'rescaling':
+        raise InputError(f"'{name}' stores the images of rescaling, and the task is {task!r}; remove it.")
+    for quality in qualities:
+        if quality is not None:
+            check_value(name, quality, option_schema.JPEG_QUALITY)
+    if not qualities or len(set(qualities)) < len(qualities):
+        raise InputError(f"'{name}' is {qualities!r}; it must be one or more different qualities, such as [~, 90, 50].")
 
 
 def _check_training(train, task):

@@ -113,7 +113,10 @@ VAL = {
     'tile': Option(int, 'largest side, in LR pixels, that is decoded at once; larger images are tiled. ~: whole '
                         'images', 16),
     'amp': AMP,
-    'bicubic': Option(bool, 'also report bicubic upsampling'),
+    'bicubic': Option(bool, 'also report bicubic upsampling (default false; with compression true)'),
+    'compression': Option(list, 'rescaling: qualities of JPEG files, and ~ for PNG, in which the downscaled images are '
+                                'stored before they are restored; each is a row of the report, with bits per pixel of '
+                                'the file'),
     'sheets': Option(int, 'draw a sheet of the first N images of each test set (default 10; 0: none)', 0),
 }
 

@@ -23,6 +23,9 @@ from hcflow_model.utils.tables import BICUBIC, temperature_label
 from .loader import images_of_rank
 from .report import ImageResults
 from .sheet import draw_sheet
+from .storage import stored
+
+FILE_BITS = 'bits_per_pixel'  # of the file of the small image, the more the larger
 
 
 class Case(NamedTuple):
@@ -150,15 +153,20 @@ def _validate_image(model, sampler, data, index, results, metrics, current_iter,
             results.add('', 'nll', [nll])
         else:
             results.problems.append(f'its nll is {nll}; it is left out.')
-    rows = {}
-    if val_opt.get('bicubic', False):
-        rows[BICUBIC] = {1: _bicubic(case, scale)}
-    rows.update(_draw_samples(model, sampler, lq, results))
+    qualities = val_opt.get('compression')
+    rows, files = {}, {}
+    for small, guide in zip(stored(lq, qualities), stored(case.lq_for_bicubic, qualities), strict=True):
+        if val_opt.get('bicubic', qualities is not None):
+            rows[BICUBIC + small.suffix], files[BICUBIC + small.suffix] = {1: _bicubic(guide.image, scale)}, guide
+        drawn = _draw_samples(model, sampler, small, results)
+        rows.update(drawn)
+        files.update(dict.fromkeys(drawn, small))
 
     def path_of(what):
         return image_path(model.opt, results.dataset, results.image, what, current_iter)
 
     for label, samples in rows.items():
+        values['lq'] = float_image(lq if label.startswith(BICUBIC) else files[label].image)
         whole = images = {number: float_image(sample) for number, sample in samples.items()}
         if gt is not None:  # sizes that are no multiple of the scale were padded
             images = {number: image[:gt.shape[2], :gt.shape[3]] for number, image in whole.items()}
@@ -166,13 +174,16 @@ def _validate_image(model, sampler, data, index, results, metrics, current_iter,
         measured = [metrics({**values, 'img': image, 'img_of_lq': whole[number]}, metrics.per_sample(),
                             results.failures) for number, image in images.items()]
         # of the samples that were asked for, fewer can be left: no reason to say that a metric needs more of them
-        if label not in (BICUBIC, temperature_label(0)) and len(images) >= min(2, val_opt.get('num_samples', 1)):
+        may_differ = label.split('_')[0] not in (BICUBIC, temperature_label(0))
+        if may_differ and len(images) >= min(2, val_opt.get('num_samples', 1)):
             values['samples'] = list(images.values()) if len(images) > 1 else None
             for metric, value in metrics(values, metrics.per_set(), results.failures).items():
                 results.add(label, metric, [value])
         for metric in dict.fromkeys(metric for one in measured for metric in one):
             results.add(label, metric, [one[metric] for one in measured if metric in one])
-        if save_img and label != BICUBIC:
+        if qualities is not None:
+            results.add(label, FILE_BITS, [files[label].bits])
+        if save_img and not label.startswith(BICUBIC):
             for number, image in images.items():
                 write_image(path_of(f'{label}_{number}'), to_uint8(image))
     if save_img:
@@ -181,26 +192,27 @@ def _validate_image(model, sampler, data, index, results, metrics, current_iter,
     if model.report.final and index < val_opt.get('sheets', 10):
         shown = {label: list(samples.values()) for label, samples in rows.items()}
         if BICUBIC not in shown:
-            shown[BICUBIC] = [_bicubic(case, scale)]
+            shown[BICUBIC] = [_bicubic(case.lq_for_bicubic, scale)]
         write_image(path_of('sheet'), draw_sheet(lq, shown, scale, gt, results.captions(), case.difference))
 
 
-def _bicubic(case, scale):
-    return bicubic_resize(case.lq_for_bicubic.float(), scale).clamp(0, 1).cpu()
+def _bicubic(lq, scale):
+    return bicubic_resize(lq.float(), scale).clamp(0, 1).cpu()
 
 
-def _draw_samples(model, sampler, lq, results):
+def _draw_samples(model, sampler, small, results):
     """{label: {number from 1: sample (1, 3, H, W) on the CPU}}; samples that stay broken are missing."""
     val_opt = model.opt['val']
     temperatures = val_opt.get('temperatures', model.default_temperatures)
-    rows = {temperature_label(temperature): {} for temperature in temperatures}
+    labels = {temperature: temperature_label(temperature) + small.suffix for temperature in temperatures}
+    rows = {label: {} for label in labels.values()}
     seen = {label: {name: [] for name in DrawCounts._fields} for label in rows}
     samples = samples_of(temperatures, val_opt.get('num_samples', 1))
     with model.autocast('val'):
-        drawn = sampler.draw_image(lq, samples, check_seed(val_opt.get('seed'), 'val.seed'),
+        drawn = sampler.draw_image(small.image, samples, check_seed(val_opt.get('seed'), 'val.seed'),
                                    val_opt.get('self_ensemble', False))
     for (temperature, number), (image, counts) in drawn.items():
-        label = temperature_label(temperature)
+        label = labels[temperature]
         for name, values in seen[label].items():
             values.append(getattr(counts, name))
         if counts.nonfinite == 0:
@@ -263,13 +275,13 @@ def _log_and_keep_best(model, dataset_name, best, current_iter, tb_logger):
     """Log the averages with their best values, to the log and to tensorboard, as BasicSR does."""
     model.metric_results = {}
     for label, results in model.report.averages(dataset_name).items():
-        if label == BICUBIC:
+        if label.startswith(BICUBIC):
             continue
         for metric, value in results.items():
             key = f'{metric}_{label}' if label else metric
             model.metric_results[key] = value
             block = (model.opt['val'].get('metrics') or {}).get(metric)
-            is_lower = is_lower_better(block['type']) if block else metric in ('nll', *DrawCounts._fields)
+            is_lower = is_lower_better(block['type']) if block else metric in ('nll', FILE_BITS, *DrawCounts._fields)
             better = (block or {}).get('better') or ('lower' if is_lower else 'higher')
             best.setdefault(key, {'better': better, 'val': float('-inf' if better == 'higher' else 'inf'), 'iter': -1})
             model._update_best_metric_result(dataset_name, key, value, current_iter)

@@ -123,9 +123,9 @@ class Report:
         lines = [['test set', 'temperature', *metrics]]
         for dataset, results in averages.items():
             for label, values in results.items():
-                if label == '' and not results.keys() <= {'', BICUBIC}:
+                if label == '' and any(other and not other.startswith(BICUBIC) for other in results):
                     continue  # shown on the rows of the temperatures
-                values = values if label == BICUBIC else {**results.get('', {}), **values}
+                values = values if label.startswith(BICUBIC) else {**results.get('', {}), **values}
                 cells = [number(values[metric]) if metric in values else '-' for metric in metrics]
                 lines.append([dataset, label.removeprefix('t') or '-', *cells])
         return aligned(lines, num_texts=2)

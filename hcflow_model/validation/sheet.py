@@ -61,7 +61,7 @@ def draw_sheet(lq: torch.Tensor, rows: dict[str, Sequence[torch.Tensor]], scale:
     for label, samples in rows.items():
         if label in SINGLE:
             continue
-        name = f'temperature {label.removeprefix("t")}'
+        name = label if label.startswith(BICUBIC) else f'temperature {label.removeprefix("t")}'
         row = [Tile(f'{name}, sample {i}', picture(sample)) for i, sample in enumerate(samples[:MAX_SAMPLES], 1)]
         over = f' over {len(samples)} samples' if len(samples) > 1 else ''
         caption = captions.get(label, '')

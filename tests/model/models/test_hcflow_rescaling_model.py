@@ -22,9 +22,11 @@ from helpers import (
 )
 
 from hcflow_arch import InputError
+from hcflow_arch.checks import fit_to_scale
 from hcflow_model import HCFlowModel, HCFlowRescalingModel
-from hcflow_model.images.bicubic import bicubic_guide, round8
+from hcflow_model.images.bicubic import bicubic_guide, bicubic_resize, round8
 from hcflow_model.images.jpeg import JPEG
+from hcflow_model.validation.report import Report
 
 pytestmark = pytest.mark.usefixtures('far_pixels_pass')
 METRICS = {'psnr': {'type': 'calculate_psnr', 'crop_border': 0}}
@@ -183,6 +185,40 @@ def test_lq_is_compared_with_bicubic(tmp_path):
     for name, metric in (('lq_psnr_y', calculate_psnr), ('lq_ssim_y', calculate_ssim)):
         wanted = metric(*images, crop_border=0, test_y_channel=True)
         assert model.metric_results[name] == pytest.approx(wanted, rel=1e-3)
+
+
+def test_small_images_are_stored_by_a_real_encoder(tmp_path):
+    model = make_model(tmp_path)
+    perturb(model.net_g, 0.02)
+    model.opt['val'].update(metrics=METRICS, temperatures=[0, 1], seed=0)
+    gt = read(DATA / 'val_gt' / 'cat.png')[:, :61, :90]
+    model.validation(loader([{'gt': gt}]), 1, None, save_img=False)
+    plain = {(row['temperature'], row['metric']): row['mean'] for row in model.report.rows}
+    model.opt['val'].update(compression=[90, None, 30])
+    model.report = Report(model.opt, final=True)
+    model.validation(loader([{'gt': gt}]), 1, None, save_img=True)
+    found = {(row['temperature'], row['metric']): row['mean'] for row in model.report.rows}
+    labels = [f'{kind}{suffix}' for suffix in ('_jpeg90', '', '_jpeg30') for kind in ('bicubic', 't0', 't1')]
+    assert list(dict.fromkeys(label for label, _ in found if label)) == labels
+    assert {key: found[key] for key in plain} == plain
+
+    folder = tmp_path / 'visualization' / 'image0'
+    for what in ('lq', 't0_1_', 't0_jpeg90_1_', 't1_jpeg30_1_'):
+        assert list(folder.glob(f'image0_{what}*.png'))
+    fitted = fit_to_scale(gt[None], 4)
+    small = {'t0': model.net_g.eval().encode(fitted).lq.detach().clamp(0, 1), 'bicubic': bicubic_guide(fitted, 4)}
+    for kind, lq in small.items():
+        pixels = lq[0].mul(255).round().byte().flip(0).permute(1, 2, 0).numpy()
+        for quality in (30, 90):
+            file = cv2.imencode('.jpg', pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+            assert found[f'{kind}_jpeg{quality}', 'bits_per_pixel'] == 8 * file.size / (16 * 23)
+            decoded = torch.from_numpy(cv2.imdecode(file, 1)[..., ::-1] / 255).float().permute(2, 0, 1)[None]
+            restored = bicubic_resize(decoded, 4) if kind == 'bicubic' else model.net_g.decode(decoded, temperature=0)
+            mse = (restored[..., :61, :90].detach().clamp(0, 1).mul(255).round() / 255 - gt).square().mean().item()
+            assert found[f'{kind}_jpeg{quality}', 'psnr'] == pytest.approx(-10 * np.log10(mse), abs=1e-3)
+        assert found[kind, 'bits_per_pixel'] == 8 * cv2.imencode('.png', pixels)[1].size / (16 * 23)
+    assert any(line.split()[:2] == ['set', '0_jpeg90'] for line in model.report.table().splitlines())
+    assert model.best_metric_results['set']['bits_per_pixel_t0_jpeg30']['better'] == 'lower'
 
 
 def test_default_temperatures(tmp_path):

@@ -4,13 +4,12 @@ import itertools
 import torch
 from torch.autograd.function import once_differentiable
 
+from .buffered_blocks import NEGATIVE_SLOPE, buffered_blocks, buffers_pay
 from .compiled import compiled
 from .direct import DirectConvs
 from .layout import layout_like
 from .modes import in_autocast_type
 from .winograd import WinogradConvs
-
-NEGATIVE_SLOPE = 0.2  # of the LeakyReLU after the first four convolutions
 
 
 class DenseConvs(torch.autograd.Function):
@@ -90,10 +89,13 @@ def dense_convs(x: torch.Tensor, convs, recompute: bool = False, compile: bool =
         recompute: Store only x for backward. Default: False, store the outputs as well.
         compile: Use torch.compile when gradients are disabled. Default: False.
     """
+    compile = compile and not torch.is_grad_enabled()
+    if not compile and buffers_pay(x, convs[0].weight):
+        return buffered_blocks(x, [convs], recompute=recompute)
     x, *parameters = in_autocast_type(x, *(parameter for conv in convs for parameter in (conv.weight, conv.bias)))
     # cache disabled as in the recording of a CUDA graph: compiled code depends on it, and must not be compiled there
     with torch.autocast(x.device.type, enabled=False, cache_enabled=False):
-        if compile and not torch.is_grad_enabled():
+        if compile:
             x = x.contiguous(memory_format=layout_like(parameters[0]))
             return compiled(x, parameters[::2], parameters[1::2], NEGATIVE_SLOPE)
         return DenseConvs.apply(x, recompute, *parameters)

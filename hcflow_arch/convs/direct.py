@@ -45,11 +45,11 @@ class DirectConvs:
 
     def parts_beside(self, channels: int) -> 'SideBySide':
         """Collects parts with `channels` channels in total, each after the one before."""
-        return SideBySide(channels, self.layout)
+        return SideBySide(self.layout)
 
     def gradients_beside(self, channels: int) -> 'SideBySide':
         """Collects gradients of outputs, each before the previous one."""
-        return SideBySide(channels, self.layout, in_front=True)
+        return SideBySide(self.layout, in_front=True)
 
     def conv(self, beside: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """The output of a convolution of the collected parts."""
@@ -71,33 +71,15 @@ class DirectConvs:
 class SideBySide:
     """Concatenates tensors that are added one by one.
 
-    On a CPU with channels first, they are written into one buffer, and convolutions read slices of it: for a single
-    image without a copy. Elsewhere a convolution copies every slice, and a concatenation is the faster copy.
-
     Attributes:
         parts: The added tensors, in the order of their channels.
     """
 
-    def __init__(self, channels: int, layout: torch.memory_format, in_front: bool = False):
+    def __init__(self, layout: torch.memory_format, in_front: bool = False):
         self.parts, self.in_front, self.layout = [], in_front, layout
-        self.channels, self.filled, self.buffer = channels, 0, None
 
     def add(self, part: torch.Tensor) -> torch.Tensor:
         """All tensors so far as one."""
-        if part.device.type == 'cpu' and self.layout == torch.contiguous_format:
-            return self._into_buffer(part)
         part = part.contiguous(memory_format=self.layout)  # the flow's are channels first: slow to copy
         self.parts.insert(0 if self.in_front else len(self.parts), part)
         return part if len(self.parts) == 1 else torch.cat(self.parts, dim=1)
-
-    def _into_buffer(self, part):
-        n, c, h, w = part.shape
-        if self.buffer is None:
-            self.buffer = part.new_empty((n, self.channels, h, w))
-        start, self.filled = self.filled, self.filled + c
-        if self.in_front:
-            first = self.channels - self.filled
-            self.buffer[:, first:first + c].copy_(part)
-            return self.buffer[:, first:]
-        self.parts.append(self.buffer[:, start:self.filled].copy_(part))
-        return self.buffer[:, :self.filled]

@@ -30,6 +30,11 @@ def in_autocast_type(x: torch.Tensor, *parameters: torch.Tensor) -> list[torch.T
     return [tensor.to(torch.get_autocast_dtype(device)) for tensor in (x, *parameters)]
 
 
+def is_traced() -> bool:
+    """Whether torch.compile, torch.export or torch.jit.trace reads the code now; it gets the plain form of layers."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def is_recording(device: torch.device) -> bool:
     """Whether a CUDA graph is being recorded on the device; recorded code cannot read values."""
     return device.type == 'cuda' and torch.cuda.is_current_stream_capturing()

@@ -123,5 +123,8 @@ class DenseBlock(nn.Module):
     def forward(self, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
         if context is not None:
             x = torch.cat([x, context], dim=1)
-        convs = self.conv1, self.conv2, self.conv3, self.conv4, self.conv5
-        return dense_convs(x, convs, self.recompute, self.compiled)
+        return dense_convs(x, self.convs(), self.recompute, self.compiled)
+
+    def convs(self) -> tuple[nn.Conv2d, ...]:
+        """The five convolutions."""
+        return self.conv1, self.conv2, self.conv3, self.conv4, self.conv5

@@ -50,14 +50,16 @@ class RRDBFeatureNet(nn.Module):
 class RegisteredFeatureNet(nn.Module):
     """Any architecture of BasicSR's ARCH_REGISTRY that keeps the resolution, as a feature net (paper: 'any CNN').
 
-    The level sets its input channels. Running it once shows its output channels. If it only takes sizes that are a
-    multiple of 2, 4, ... 64 (RRDBNet at scale 1, SwinIR), other sizes are padded by repeating the border, and the
+    The level sets its input channels, and those of the output where the architecture has a default for them (MSRResNet,
+    SRVGGNetCompact, which add their input). Running it once shows its output channels. If it only takes sizes that are
+    a multiple of 2, 4, ... 64 (RRDBNet at scale 1, SwinIR), other sizes are padded by repeating the border, and the
     output is cropped.
 
     Args:
         num_in_ch (int): Channels of the input.
         opt (dict): `{type: NAME, ...}`: name in ARCH_REGISTRY and arguments of that architecture, without its number
-            of input channels.
+            of input channels. With `unshuffle: true` it may enlarge, as MSRResNet always does: r x r pixels of its
+            output become channels of one.
     """
 
     IN_CHANNEL_NAMES = ('num_in_ch', 'in_channels', 'in_chans', 'in_nc', 'in_ch')
@@ -68,7 +70,7 @@ class RegisteredFeatureNet(nn.Module):
         super().__init__()
         if not isinstance(opt, dict) or 'type' not in opt:
             raise InputError(f"feature_net is {opt!r}; it must be a block with a 'type'.")
-        if opt['type'] not in ARCH_REGISTRY:
+        if not any(name in ARCH_REGISTRY for name in (opt['type'], f'{opt["type"]}_basicsr')):
             raise InputError(f"feature_net.type is {opt['type']!r}, which is not registered in BasicSR's "
                              'ARCH_REGISTRY; if it comes from another package, name its module in `plugins:` (of an '
                              'option file) or --plugins (of hcflow).')
@@ -80,11 +82,18 @@ class RegisteredFeatureNet(nn.Module):
                              'so its input channels cannot be set. Wrap it in an architecture that has one.')
         if names[0] in opt:
             raise InputError(f'feature_net.{names[0]} is set by the level that the feature net serves; remove it.')
+        opt = {**opt, names[0]: num_in_ch}
+        self.unshuffle = opt.pop('unshuffle', False)
+        if 'num_out_ch' in parameters and parameters['num_out_ch'].default is not inspect.Parameter.empty:
+            opt.setdefault('num_out_ch', num_in_ch)
         try:
-            self.net = build_network({**opt, names[0]: num_in_ch})
+            self.net = build_network(opt)
         except REFUSALS as error:
             raise InputError(f'feature_net: {arch} cannot be built with {dict(opt)} and {names[0]}: {num_in_ch} '
                              f'({error!r}); change its options or take another one, such as RRDBNet.') from error
+        if not num_in_ch == opt.get('num_out_ch', 3) == 3 and torch.is_tensor(vars(self.net).get('mean')):
+            self.net.mean = torch.zeros(1, 1, 1, 1)  # EDSR and RCAN subtract and add a mean colour; these are features
+        self.enlarges_by = 1
         self.size_multiple, self.num_out_ch = self._probe(num_in_ch, arch)
 
     @torch.no_grad()
@@ -99,17 +108,22 @@ class RegisteredFeatureNet(nn.Module):
             except REFUSALS as error:
                 seen = f'{arch} raises {error!r} on an input of {num_in_ch}x{h}x{w}'
                 continue
-            if torch.is_tensor(out) and out.dim() == 4 and out.shape[2:] == (h, w):
-                self.net.train()
-                return multiple, out.shape[1]
+            if torch.is_tensor(out) and out.dim() == 4:
+                factor = max(1, out.shape[2] // h) if self.unshuffle else 1
+                if out.shape[2:] == (factor * h, factor * w):
+                    self.net.train()
+                    self.enlarges_by = factor
+                    return multiple, out.shape[1] * factor ** 2
             got = tuple(out.shape[1:]) if torch.is_tensor(out) else out.__class__.__name__
             seen = f'it maps {num_in_ch}x{h}x{w} to {got}'
         raise InputError(f'feature_net must map (N, {num_in_ch}, h, w) to (N, F, h, w), but {seen}. '
-                         'Choose its options so that it keeps the resolution (for instance scale: 1).')
+                         'Choose its options so that it keeps the resolution (for instance scale: 1), or set '
+                         'unshuffle: true if it can only enlarge.')
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h, w = x.shape[2:]
         pad_h, pad_w = -h % self.size_multiple, -w % self.size_multiple
         if pad_h or pad_w:
             x = F.pad(x, (0, pad_w, 0, pad_h), mode='replicate')
-        return self.net(x)[:, :, :h, :w]
+        x = self.net(x)
+        return F.pixel_unshuffle(x, self.enlarges_by)[:, :, :h, :w] if self.enlarges_by > 1 else x[:, :, :h, :w]

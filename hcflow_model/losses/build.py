@@ -5,6 +5,7 @@ from pickle import UnpicklingError
 import torch
 from basicsr.archs.vgg_arch import VGG_PRETRAIN_PATH
 from basicsr.losses import build_loss
+from basicsr.losses.basic_loss import WeightedTVLoss
 from basicsr.utils.registry import LOSS_REGISTRY
 
 from hcflow_arch import InputError
@@ -53,9 +54,22 @@ def build_train_loss(train_opt: dict, name: str, *inputs, device: torch.device, 
     if not train_opt.get(name):
         return None
     loss = build_loss_of(train_opt[name])
+    if isinstance(loss, WeightedTVLoss):
+        loss = _OfTheImageAlone(loss)
     if is_known(train_opt[name]['type'], LOSS_REGISTRY):  # a plugin's may have state, or need a GPU
         _check_loss(f"'train.{name}' of type {train_opt[name]['type']}", loss, *inputs, **kwargs)
     return loss.to(device)
+
+
+class _OfTheImageAlone(torch.nn.Module):
+    """A loss without a target: what WeightedTVLoss takes second is a weight, for which the target would be taken."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, image, target):
+        return self.loss(image)
 
 
 def _check_loss(what, loss, *inputs, **kwargs):

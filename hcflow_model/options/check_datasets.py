@@ -9,6 +9,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from hcflow_arch import InputError
 from hcflow_model.data.listing import images_in_file, images_in_folder, images_in_lmdb, words_in_file
 from hcflow_model.data.lmdb import reading
+from hcflow_model.data.mixture import blocks_of
 from hcflow_model.data.pairs import paired_paths, pairs_in_file
 from hcflow_model.images.files import IMAGE_ENDINGS
 from hcflow_model.images.png import png_size
@@ -34,6 +35,13 @@ def check_dataset(name: str, dataset: dict, opt: dict) -> None:
     Raises:
         InputError: A folder or LMDB that is missing or empty, pairs or patches that do not fit the scale.
     """
+    blocks = blocks_of(name, dataset)
+    for block in blocks:
+        if block.get('batch_size_per_gpu'):
+            block['batch_size_per_gpu'] = 1  # all folders together fill a batch
+        check_dataset(name, block, opt)
+    if blocks:
+        return
     if dataset['type'] in FLAT_DATASETS:  # BasicSR takes some empty keys for given
         for key in [key for key, value in dataset.items() if value is None]:
             del dataset[key]

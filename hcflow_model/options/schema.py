@@ -154,13 +154,16 @@ DATASET = {
     'name': Option(str, 'name in logs and results; each dataset needs its own'),
     'type': Option(str, 'PairedImageDataset (HR and LR), HROnlyDataset (only HR, for rescaling and train.degradation), '
                         'SingleImageDataset (only LR, for tests), or another registered dataset'),
-    'dataroot_gt': Option(str, 'HR images: a folder, or an LMDB whose name ends in .lmdb'),
-    'dataroot_lq': Option(str, 'LR images: the same; names or keys are those of the HR images'),
+    'dataroot_gt': Option((str, list), 'HR images: a folder, or an LMDB whose name ends in .lmdb; or a list of folders '
+                                       'and LMDBs'),
+    'dataroot_lq': Option((str, list), 'LR images: the same; names or keys are those of the HR images'),
+    'shares': Option(list, 'with a list of folders, how many images of each there are in an epoch, relative to one '
+                           'another, such as [3, 1] (training); ~: every image once'),
     'io_backend': Option(dict, '{type: disk} or {type: lmdb}'),
-    'meta_info_file': Option(str, 'text file whose lines begin with the names of the images to use (disk only); ~: '
-                                  'all images'),
-    'filename_tmpl': Option(str, "name of an LR image, with {} for that of its HR image, such as '{}x4' "
-                                 "(PairedImageDataset on disk; default '{}')"),
+    'meta_info_file': Option((str, list), 'text file whose lines begin with the names of the images to use (disk '
+                                          'only); ~: all images'),
+    'filename_tmpl': Option((str, list), "name of an LR image, with {} for that of its HR image, such as '{}x4' "
+                                         "(PairedImageDataset on disk; default '{}')"),
     'mean': Option(list, "subtracted from images; leave it out: the flow's images are in [0, 1]"),
     'std': Option(list, 'divides images; leave it out'),
     'color': Option(str, 'luma alone; leave it out: the flow takes RGB', choices=('y',)),

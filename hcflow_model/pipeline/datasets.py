@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from hcflow_arch import InputError
 from hcflow_model.data.errors import NamedErrors, is_over_data
 from hcflow_model.data.listing import images_in_file, images_in_folder, images_in_lmdb
+from hcflow_model.data.mixture import Mixture, blocks_of
 from hcflow_model.data.pairs import paired_paths, pairs_in_file, pairs_in_lmdbs
 from hcflow_model.utils.errors import error_text
 
@@ -60,6 +61,9 @@ def dataset_builder(whole_pairs: bool, check: Callable[[Dataset], None] | None =
 
 
 def _build(dataset_opt):
+    blocks = blocks_of(f'datasets.{dataset_opt["phase"]}', dataset_opt)
+    if blocks:
+        return Mixture([NamedErrors(_build(block)) for block in blocks], dataset_opt, dataset_opt.get('shares'))
     listed = dataset_opt.get('meta_info_file')
     if dataset_opt['type'] != 'SingleImageDataset' or listed is None or dataset_opt['io_backend']['type'] == 'lmdb':
         return basicsr.data.build_dataset(dataset_opt)

@@ -33,6 +33,8 @@ def complete_options(opt: dict, args: argparse.Namespace, root_path: str) -> Non
         for key in ('dataroot_gt', 'dataroot_lq'):
             if isinstance(dataset.get(key), str):
                 dataset[key] = os.path.expanduser(dataset[key])
+            elif isinstance(dataset.get(key), list):
+                dataset[key] = [os.path.expanduser(root) if isinstance(root, str) else root for root in dataset[key]]
     path = opt['path']
     for key, value in path.items():
         if isinstance(value, str) and ('resume_state' in key or 'pretrain_network' in key):

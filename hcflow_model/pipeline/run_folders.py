@@ -28,8 +28,9 @@ def check_not_in_archive(opt: dict) -> None:
     used = {f'path.{key}': value for key, value in opt['path'].items() if key.startswith('pretrain_network')}
     for phase, dataset in opt['datasets'].items():
         used.update({f'datasets.{phase}.{key}': dataset.get(key) for key in ('dataroot_gt', 'dataroot_lq')})
-    for name, path in used.items():
-        if isinstance(path, str) and root in real_path(path).parents:
+    for name, value in used.items():
+        paths = [path for path in (value if isinstance(value, list) else [value]) if isinstance(path, str)]
+        for path in (path for path in paths if root in real_path(path).parents):
             raise InputError(f"'{name}': {path} lies in {root}, which a new run of this name moves away. Change `name`"
                              f'{", or go on with --auto_resume" if opt["is_train"] else ""}.')
 

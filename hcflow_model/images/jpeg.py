@@ -18,8 +18,7 @@ class JPEG(nn.Module):
     """What is read of an image that OpenCV or Pillow stores as JPEG by default, with colours at half the size (4:2:0).
 
     BasicSR's DiffJPEG (basicsr/utils/diffjpeg.py) enlarges the colours by repeating pixels, pads with black, and does
-    not round its tables; decoders interpolate. So it is
-    33 to 40 dB from what libjpeg gives, this class 45 to 69 dB.
+    not round its tables; decoders interpolate. So it is 33 to 40 dB from what libjpeg gives, this class 45 to 69 dB.
     Gradients pass all roundings straight through, and stop where values are clamped.
     """
 

@@ -269,6 +269,13 @@ def encode_image(extension: str, pixels: np.ndarray, profile: bytes | None = Non
     return png.add_text(content, text) if text and extension == '.png' else content
 
 
+def through_file(extension: str, pixels: np.ndarray, quality: int) -> np.ndarray:
+    """What a JPEG or WebP file of the quality gives back of pixels (h, w, C), C being 1 or 3, in 8 bits."""
+    content = encode_image(extension, pixels, quality=quality)
+    flag = cv2.IMREAD_GRAYSCALE if pixels.shape[2] == 1 else cv2.IMREAD_COLOR
+    return cv2.imdecode(np.frombuffer(content, np.uint8), flag).reshape(pixels.shape)
+
+
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Turn and mirror stored pixels as an EXIF orientation (1 to 8; 1 and others: as stored) says."""
     if orientation in (5, 6, 7, 8):

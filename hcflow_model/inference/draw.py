@@ -13,9 +13,11 @@ import torch
 
 from hcflow_arch import HCFlowNet, InputError
 from hcflow_arch.checks import check_temperature, fit_to_scale
+from hcflow_model.images.bicubic import round8
 
 from .cuda_graph import RepeatedDecode
 from .noise import NoiseField
+from .refine import refine
 from .tiling import DEFAULT_OVERLAP, Tile, check_tile, downscale_tiles, size_multiple, split
 
 MAX_REDRAWS = 2
@@ -158,12 +160,15 @@ class Sampler:
                            lambda sample, tile, sr: _write(out[sample], tile, sr.cpu(), scale), self_ensemble)
         return {sample: (out[sample], counts[sample]) for sample in samples}
 
-    def downscale(self, gt: torch.Tensor) -> torch.Tensor:
-        """As :meth:`HCFlowNet.downscale`, in tiles."""
-        gt = fit_to_scale(gt, self.net.scale)
-        out = gt.new_empty(*gt.shape[:2], *(length // self.net.scale for length in gt.shape[2:]))
-        for tile, lq in downscale_tiles(self.net, reader(gt, self.net.scale), self.tiles(*out.shape[2:])):
+    def downscale(self, gt: torch.Tensor, steps: int = 0) -> torch.Tensor:
+        """As :meth:`HCFlowNet.downscale`, in tiles; with `steps` rounded to 8 bits and refined, see refine.py."""
+        fitting = fit_to_scale(gt, self.net.scale)
+        out = gt.new_empty(*gt.shape[:2], *(length // self.net.scale for length in fitting.shape[2:]))
+        tiles = self.tiles(*out.shape[2:])
+        for tile, lq in downscale_tiles(self.net, reader(fitting, self.net.scale), tiles):
             _write(out, tile, lq, 1)
+        if steps:
+            out = refine(self.net, round8(out.clamp(0, 1)), tiles, reader(gt, self.net.scale), steps, top=255)
         return out
 
 

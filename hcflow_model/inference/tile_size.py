@@ -13,10 +13,11 @@ from .tiling import DEFAULT_TILE, MIN_TILE
 LOGGER = logging.getLogger('basicsr')  # BasicSR's, which need not be there
 CGROUP = Path('/sys/fs/cgroup')  # version 2
 SHARE = 0.6  # of the free memory that an image may take by the estimate
+GRADIENTS = 6  # times the memory of decoding
 
 
 def in_tiles_that_fit(net: HCFlowNet, size: tuple[int, int], tile: int | None,
-                      run: Callable[[int | None], None]) -> None:
+                      run: Callable[[int | None], None], gradients: bool = False) -> None:
     """Call `run(tile)`. Without a given size, try the whole image if it fits, else tiles, and smaller ones on failure.
 
     Args:
@@ -24,6 +25,7 @@ def in_tiles_that_fit(net: HCFlowNet, size: tuple[int, int], tile: int | None,
         size: (height, width) of the LR image.
         tile: Given tile size; None: as large as possible.
         run: Processes the image in tiles of that size (None: whole). Each call starts anew.
+        gradients: Whether it computes gradients of pixels. Default: False.
 
     Raises:
         InputError: The smallest tiles, or those of the given size, do not fit.
@@ -31,6 +33,7 @@ def in_tiles_that_fit(net: HCFlowNet, size: tuple[int, int], tile: int | None,
     chosen = tile
     if tile is None:
         needed, free = memory_needed(net, *size), free_memory(next(net.parameters()).device)
+        needed *= GRADIENTS if gradients else 1
         if free is not None and needed > SHARE * free and max(size) > DEFAULT_TILE:
             chosen = DEFAULT_TILE
             _say(size, chosen, f' (about {needed / 2**30:.3g} GiB of {free / 2**30:.3g} GiB)')

@@ -94,7 +94,7 @@ class HCFlowRescalingModel(HCFlowModel):
 
         Not with the dataset's `lq`, so that results on datasets with and without one are the same.
         """
-        lq = round8(sampler.downscale(self.gt).clamp(0, 1))
+        lq = round8(sampler.downscale(self.gt, self.opt['val'].get('refine', 0)).clamp(0, 1))
         if not lq.isfinite().all():
             raise InputError('its downscaled image has pixels that are not finite.')
         guide = self.make_lq() if 'lq' in self.batch else self.lq

@@ -108,6 +108,7 @@ VAL = {
     'temperatures': Option(list, 'sampling temperatures (default 0 and 0.9; rescaling 1 and 0)'),
     'num_samples': Option(int, 'samples per image at each temperature above 0 (default 1)', 1, 10_000),
     'seed': Option(int, 'seed of the noise; ~: other noise each time', 0),
+    'refine': Option(int, 'rescaling: refine small images by N steps of gradient descent (default 0)', 0),
     'self_ensemble': Option(bool, 'samples at temperature 0 are the mean over the eight flips and turns of the image '
                                   '(default false)'),
     'tile': Option(int, 'largest side, in LR pixels, that is decoded at once; larger images are tiled. ~: whole '

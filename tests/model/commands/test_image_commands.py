@@ -96,6 +96,19 @@ def test_names_samples_and_formats():
     assert not np.array_equal(read_image('out/cat_x4_1.jpg'), read_image('out/cat_x4_2.jpg'))
 
 
+@pytest.mark.parametrize('format_', ['png', 'jpg'])
+def test_refined_small_images(format_):
+    image = read_image(GT / 'cat.png')[30:54, 60:92]
+    write_image('in/cat.png', image)
+    errors = []
+    for steps in ('0', '4'):
+        argv = ['-w', 'rescaling.pth', '--overwrite']
+        assert main(['downscale', '-i', 'in', '-o', 'small', '--refine', steps, '--format', format_, *argv]) == 0
+        assert main(['restore', '-i', 'small', '-o', 'large', '--ext', 'png', '--temperature', '0', *argv]) == 0
+        errors.append(np.square(read_image('large/cat.png').astype(float) - image).mean())
+    assert errors[1] < errors[0]
+
+
 def test_self_ensemble():
     image = read_image(LQ / 'cat.png')[:6, :9]
     write_image('in/cat.png', image)
@@ -367,7 +380,7 @@ def test_one_image_that_is_too_large_does_not_stop_the_others(command, capsys, m
         return read(path)
 
     monkeypatch.setattr(image_io, 'read_image_file', with_little_memory)
-    monkeypatch.setattr('hcflow_model.inference.upscaler.free_memory', lambda device: free)
+    monkeypatch.setattr('hcflow_model.inference.base.free_memory', lambda device: free)
     assert main([command, '-i', 'in', '-o', 'out', '-w', f'{"sr" if command == "upscale" else "rescaling"}.pth']) == 1
     out, err = capsys.readouterr()
     assert '3 done, 1 failed' in out and below('out') == NAMES

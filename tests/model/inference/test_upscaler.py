@@ -9,8 +9,7 @@ from hcflow_model import HCFlowRescaler, HCFlowUpscaler
 from hcflow_model.checkpoints.pretrained import load_pretrained, save_pretrained
 from hcflow_model.images.arrays import spread_colours
 from hcflow_model.images.files import read_image
-from hcflow_model.inference import draw
-from hcflow_model.inference import upscaler as inference
+from hcflow_model.inference import base, draw
 from hcflow_model.inference.noise import NoiseField
 
 LR = read_image(DATA / 'val_lq_x4' / 'cat.png')[:20, :30]
@@ -101,7 +100,7 @@ def test_nearest_colours():
 
 
 def test_images_that_no_memory_holds_are_refused(monkeypatch):
-    monkeypatch.setattr(inference, 'free_memory', lambda device: 20 * 30 * 16 * 3)
+    monkeypatch.setattr(base, 'free_memory', lambda device: 20 * 30 * 16 * 3)
     assert upscaler()(LR).shape == (80, 120, 3)
     with pytest.raises(InputError, match='2 image.* of 80x120 pixels need'):
         upscaler().samples(LR, 2)

@@ -26,6 +26,7 @@ from hcflow_arch.checks import fit_to_scale
 from hcflow_model import HCFlowModel, HCFlowRescalingModel
 from hcflow_model.images.bicubic import bicubic_guide, bicubic_resize, round8
 from hcflow_model.images.jpeg import JPEG
+from hcflow_model.inference.draw import Sampler
 from hcflow_model.validation.report import Report
 
 pytestmark = pytest.mark.usefixtures('far_pixels_pass')
@@ -185,6 +186,16 @@ def test_lq_is_compared_with_bicubic(tmp_path):
     for name, metric in (('lq_psnr_y', calculate_psnr), ('lq_ssim_y', calculate_ssim)):
         wanted = metric(*images, crop_border=0, test_y_channel=True)
         assert model.metric_results[name] == pytest.approx(wanted, rel=1e-3)
+
+
+def test_refined_small_images(tmp_path):
+    model = make_model(tmp_path)
+    perturb(model.net_g, 0.02)
+    model.feed_data({'gt': random_image(1, 3, 16, 20)})
+    sampler = Sampler(model.net_g.eval())
+    with torch.no_grad():
+        own, refined = (model.prepare_case(sampler).lq for model.opt['val']['refine'] in (0, 2))
+    assert torch.equal(refined, sampler.downscale(model.gt, 2)) and not torch.equal(refined, own)
 
 
 def test_small_images_are_stored_by_a_real_encoder(tmp_path):

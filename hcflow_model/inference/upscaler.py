@@ -1,6 +1,6 @@
 """HCFlow on NumPy images: super-resolution with samples and likelihoods, and rescaling as a pair."""
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from hcflow_arch import InputError
 from hcflow_model.images.arrays import check_array, planes, reflected, spread_colours, to_array, to_tensor
 
 from .base import HCFlowImages
+from .choice import best, scores
 from .refine import WEIGHT, check_refine, refine
 from .tile_size import in_tiles_that_fit
 from .tiling import downscale_tiles
@@ -44,11 +45,24 @@ class HCFlowUpscaler(HCFlowImages):
         return self._draw(image, 1, temperature, seed, self_ensemble)[0]
 
     def samples(self, image: np.ndarray, n: int, temperature: float | np.ndarray | None = None,
-                seed: int | None = 0) -> list[np.ndarray]:
-        """`n` HR images, the first being that of a call with the same seed; see :meth:`__call__`."""
-        if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
-            raise InputError(f'n is {n!r}; it must be a whole number of samples from 1.')
-        return self._draw(image, n, temperature, seed)
+                seed: int | None = 0, keep: int | None = None, by: str = 'nll') -> list[np.ndarray]:
+        """`n` HR images, the first being that of a call with the same seed; see :meth:`__call__`.
+
+        With `keep`, the best of them by 'nll' or 'lr_psnr', best first; see :meth:`scores`.
+        """
+        for name, value, most in (('n', n, n), ('keep', n if keep is None else keep, n)):
+            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 1 <= value <= most:
+                raise InputError(f'{name} is {value!r}; it must be a whole number of samples from 1'
+                                 f'{f" to {n}" if name == "keep" else ""}.')
+        samples = self._draw(image, n, temperature, seed)
+        if keep is None:
+            return samples
+        return [samples[place] for place in best(self.scores(image, samples, by), by)[:keep]]
+
+    def scores(self, image: np.ndarray, samples: Sequence[np.ndarray], by: str = 'nll') -> list[float]:
+        """Of samples of an LR image: 'nll' (bits per HR pixel, lower is likelier) or 'lr_psnr' (dB, higher is more
+        consistent with the LR image)."""
+        return scores(self._sampler, image, samples, by, self.tile)
 
     def log_likelihood(self, hr: np.ndarray, lr: np.ndarray, seed: int = 0) -> float:
         """log2 p(hr | lr) per HR pixel: the higher, the likelier. It is minus the nll of training and reports.

@@ -109,6 +109,24 @@ def test_refined_small_images(format_):
     assert errors[1] < errors[0]
 
 
+def test_chosen_samples_and_their_mean(capsys):
+    image, upscaler = read_image(LQ / 'cat.png')[:6, :9], HCFlowUpscaler('sr.pth')
+    write_image('in/cat.png', image)
+    argv = ['upscale', '-i', 'in', '-w', 'sr.pth', '-n', '4', '--seed', '5']
+    assert main([*argv, '-o', 'kept', '--keep', '2', '--by', 'lr_psnr']) == 0
+    wanted = upscaler.samples(image, 4, seed=5, keep=2, by='lr_psnr')
+    assert below('kept') == ['cat_1.png', 'cat_2.png']
+    assert all(np.array_equal(read_image(f'kept/cat_{n + 1}.png'), wanted[n]) for n in (0, 1))
+    scores = upscaler.scores(image, upscaler.samples(image, 4, seed=5), 'lr_psnr')
+    assert f'in/cat.png: sample {np.argmax(scores) + 1} (lr_psnr {max(scores):.4f}), ' in capsys.readouterr().out
+    assert main([*argv, '-o', 'one', '--keep', '1']) == 0 and below('one') == ['cat.png']
+    assert main([*argv, '-o', 'mean', '--mean']) == 0 and below('mean') == ['cat.png']
+    mean = np.mean(upscaler.samples(image, 4, seed=5), 0).round()
+    assert np.array_equal(read_image('mean/cat.png'), mean)
+    assert main([*argv, '-o', 'both', '--keep', '2', '--by', 'lr_psnr', '--mean']) == 0
+    assert np.array_equal(read_image('both/cat.png'), np.mean(wanted, 0).round())
+
+
 def test_self_ensemble():
     image = read_image(LQ / 'cat.png')[:6, :9]
     write_image('in/cat.png', image)
@@ -225,6 +243,9 @@ def test_small_images_that_were_changed(capsys):
     ('-i lq -o out -w sr.pth --temperature warm.png', "--temperature is 'warm.png'; it must be a number .* or a file"),
     ('-i lq -o out -w sr.pth --temperature 0.8 --self_ensemble', '--self_ensemble is at temperature 0'),
     ('-i lq -o out -w sr.pth -n 2 --self_ensemble', '--self_ensemble makes one image'),
+    ('-i lq -o out -w sr.pth -n 2 --keep 3', '--keep is 3; it must be a whole number from 1 to --num_samples'),
+    ('-i lq -o out -w sr.pth -n 2 --by nll', 'give --keep'), ('-i lq -o out -w sr.pth --mean', 'two or more samples'),
+    ('-i lq -o out -w sr.pth -n 3 --keep 1 --mean', 'give a larger --keep'),
     ('-i lq -o out -w sr.pth --seed -1', '--seed is -1'),
     ('-i lq -o out -w sr.pth -s 0', '--outscale'), ('-i lq -o sr.pth -w sr.pth', 'is a file'),
     ('-i lq/cat.png -o a.jpg --ext png -w sr.pth', '--ext'), ('-i lq -o out -w sr.pth --suffix a/b', 'slashes'),

@@ -13,9 +13,11 @@ setup(
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    packages=[*find_packages(include=['hcflow_arch*', 'hcflow_model*']), 'hcflow_model.recipes'],
-    package_dir={'hcflow_model.recipes': 'options'},
-    package_data={'hcflow_model.recipes': ['*.yml'], 'hcflow_model': ['weights_data/*']},
+    packages=[*find_packages(include=['hcflow_arch*', 'hcflow_model*']), 'hcflow_model.recipes',
+              'hcflow_model.pictures'],
+    package_dir={'hcflow_model.recipes': 'options', 'hcflow_model.pictures': 'tests/data/val_gt'},
+    package_data={'hcflow_model.recipes': ['*.yml'], 'hcflow_model.pictures': ['*.png'],
+                  'hcflow_model': ['weights_data/*']},
     python_requires='>=3.10',
     install_requires=[
         'basicsr==1.4.2; python_version < "3.13"',
@@ -31,6 +33,7 @@ setup(
         'setuptools',  # BasicSR imports distutils, which Python 3.12 keeps only here
     ],
     extras_require={
+        'page': ['gradio>=6.31'],
         'spandrel': ['spandrel'],
         'test': ['pytest', 'pytest-xdist', 'ruff', 'spandrel'],
     },

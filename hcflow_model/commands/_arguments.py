@@ -9,11 +9,7 @@ def add_arguments(parser: argparse.ArgumentParser, formats: bool = True) -> None
     parser.add_argument('-i', '--input', required=True, metavar='IN', help='image, or folder (with its subfolders)')
     parser.add_argument('-o', '--output', required=True, metavar='OUT',
                         help='folder to write to, which is made and keeps the subfolders; for one image also a file')
-    parser.add_argument('-t', '--tile', type=int, default=0, metavar='PIXELS',
-                        help='largest side of tiles in LR pixels, from 16; 0: the whole image where it fits into '
-                        'memory, else tiles (default: 0)')
-    parser.add_argument('--tile_pad', type=int, metavar='PIXELS',
-                        help='margin of tiles in LR pixels; more is nearer to the whole image (default: 16)')
+    add_tile_arguments(parser)
     parser.add_argument('--suffix', default='', help='added to the names of the images, as in NAME_SUFFIX.png')
     if formats:
         parser.add_argument('--ext', choices=FORMATS, default='auto',
@@ -35,12 +31,26 @@ def add_sampling_arguments(parser: argparse.ArgumentParser, temperature: str) ->
                         'long')
 
 
+def add_tile_arguments(parser: argparse.ArgumentParser) -> None:
+    """How large images are cut."""
+    parser.add_argument('-t', '--tile', type=int, default=0, metavar='PIXELS',
+                        help='largest side of tiles in LR pixels, from 16; 0: the whole image where it fits into '
+                        'memory, else tiles (default: 0)')
+    parser.add_argument('--tile_pad', type=int, metavar='PIXELS',
+                        help='margin of tiles in LR pixels; more is nearer to the whole image (default: 16)')
+
+
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """Which network, which of its weights, and where they run; also of `hcflow explore`."""
     parser.add_argument('-w', '--weights', metavar='W',
                         help='checkpoint, ours (.pth, .safetensors) or a released one, the name of one (hcflow weights '
                         'lists them), or the folder of an experiment (default: the small network of this package)')
     add_param_key(parser)
+    add_device(parser)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """--device."""
     parser.add_argument('--device', metavar='NAME', default='auto',
                         help='auto (cuda if there is a GPU, else cpu), cpu, cuda, cuda:1 or mps (default: auto)')
 

@@ -9,11 +9,13 @@ import zipfile
 import pytest
 from helpers import ROOT
 
+from hcflow_model.page.shown import bundled_pictures
+
 # Rooms from the ground up; those of one row do not import each other.
 ARCH = [{'errors', 'basicsr_import'}, {'convs', 'weights'}, {'checks', 'flow'}, {'features'}, {'hcflow_arch'}]
 ARCH_APART = {'discriminator_arch'}  # knows errors alone
 MODEL = [{'utils', 'metrics'}, {'images', 'losses'}, {'data'}, {'options'}, {'checkpoints'}, {'inference', 'pipeline'},
-         {'validation'}, {'models', 'exploration'}, {'commands', 'cli'}]
+         {'validation'}, {'models', 'exploration', 'page'}, {'commands', 'cli'}]
 MAX_LINES = 350
 
 
@@ -168,7 +170,7 @@ def test_files_hold_one_idea():
 @pytest.mark.slow
 def test_a_wheel_holds_every_file(tmp_path):
     """What `pip install .` would install, built in a copy, so that nothing is left in the checkout."""
-    for name in ('hcflow_arch', 'hcflow_model', 'options'):
+    for name in ('hcflow_arch', 'hcflow_model', 'options', 'tests/data/val_gt'):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns('__pycache__'))
     for name in ('setup.py', 'README.md', 'LICENSE', 'pyproject.toml'):
         shutil.copy(ROOT / name, tmp_path)
@@ -178,7 +180,8 @@ def test_a_wheel_holds_every_file(tmp_path):
     [wheel] = (tmp_path / 'wheels').glob('*.whl')
     held = {name for name in zipfile.ZipFile(wheel).namelist() if '.dist-info/' not in name}
     recipes = {f'hcflow_model/recipes/{path.name}' for path in (ROOT / 'options').glob('*.yml')}
+    pictures = {f'hcflow_model/pictures/{path.name}' for path in bundled_pictures()}
     weights = {str(path.relative_to(ROOT)) for path in (ROOT / 'hcflow_model' / 'weights_data').glob('*')}
-    assert len(recipes) > 10
-    assert held == recipes | weights | {str(path.relative_to(ROOT)) for package in ('hcflow_arch', 'hcflow_model')
+    assert len(recipes) > 10 and len(pictures) == 3
+    assert held == recipes | pictures | weights | {str(path.relative_to(ROOT)) for package in ('hcflow_arch', 'hcflow_model')
                                         for path in files(package)}

@@ -1,0 +1,1 @@
+"""`hcflow page`: upscaling and rescaling in the browser."""

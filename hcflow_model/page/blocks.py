@@ -83,7 +83,8 @@ class Page:
                 kind = gr.Radio([LOW, HIGH], value=LOW, label='The picture is of')
                 with gr.Accordion('Ground truth of a low-resolution picture', open=False):
                     gt = gr.File(show_label=False, height=130, elem_id='gt')
-                temperature = gr.Slider(0, 1, self.upscaler.default_temperature, step=0.05, label='Temperature', elem_id='temperature')
+                temperature = gr.Slider(0, 1, self.upscaler.default_temperature, step=0.05, label='Temperature',
+                                        elem_id='temperature')
                 num_samples = gr.Slider(1, 8, 3, step=1, label='Samples', elem_id='num_samples')
                 seed = gr.Number(0, precision=0, minimum=0, label='Seed', elem_id='seed')
                 run, stop = _buttons()

@@ -168,14 +168,14 @@ def rescale(rescaler: HCFlowRescaler, shown: Shown, hr: np.ndarray, extension: s
     scale, size = rescaler.scale, hr.shape[:2]
     sidecar = Sidecar.of(hr, rescaler.net)
 
-    def stored(name, small):
+    def stored(name, small, text=None):
         """A small image as its file gives it back, and the size of the file."""
-        path = shown.add(name, small, sidecar.as_text(), extension, quality)
+        path = shown.add(name, small, text, extension, quality)
         return sidecar.as_kind(read_image_file(path).pixels), path.stat().st_size
 
     num_original = shown.add(ORIGINAL, hr).stat().st_size
     check_format(shown.folder / f'{SMALL}{extension}', hr)
-    small, num_small = stored(SMALL, rescaler.downscale(hr))
+    small, num_small = stored(SMALL, rescaler.downscale(hr), sidecar.as_text())
     yield
     restored = as_depth(rescaler.restore(small, size, temperature, seed), hr.dtype)
     shown.add(RESTORED, restored)

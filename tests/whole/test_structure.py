@@ -183,5 +183,5 @@ def test_a_wheel_holds_every_file(tmp_path):
     pictures = {f'hcflow_model/pictures/{path.name}' for path in bundled_pictures()}
     weights = {str(path.relative_to(ROOT)) for path in (ROOT / 'hcflow_model' / 'weights_data').glob('*')}
     assert len(recipes) > 10 and len(pictures) == 3
-    assert held == recipes | pictures | weights | {str(path.relative_to(ROOT)) for package in ('hcflow_arch', 'hcflow_model')
-                                        for path in files(package)}
+    code = {str(path.relative_to(ROOT)) for package in ('hcflow_arch', 'hcflow_model') for path in files(package)}
+    assert held == recipes | pictures | weights | code

@@ -71,7 +71,8 @@ def test_pictures_of_all_kinds(upscaler, shown, shape, dtype):
 
 
 def test_high_resolution_is_shrunk_first(upscaler):
-    lr, hr = page.shrunk(np.dstack([GT, np.full_like(GT[..., :1], 9)])[:159, :158], 4)  # with alpha, and no multiple of 4
+    with_alpha = np.dstack([GT, np.full_like(GT[..., :1], 9)])
+    lr, hr = page.shrunk(with_alpha[:159, :158], 4)  # no multiple of 4
     assert np.array_equal(hr, GT[:156, :156])
     inside = (slice(0, 35), slice(0, 35))  # not where the crop is
     assert np.abs(lr[inside].astype(int) - LR[inside]).max() <= 1

@@ -33,8 +33,8 @@ from .shown import (
 CSS = """
 .gradio-container > main {width: 100%; max-width: 1280px !important; margin: auto}
 .slider img {image-rendering: pixelated}
-.gallery .grid-wrap {min-height: 0 !important; max-height: none !important}
-.gallery .grid-container {grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)) !important}
+.all-pictures .grid-wrap {min-height: 0 !important; max-height: none !important}
+.all-pictures .grid-container {grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)) !important}
 .error {color: var(--error-text-color, #b91c1c); font-weight: 600}
 """
 CACHE_SECONDS = 3600  # files of earlier pictures are kept as long
@@ -67,7 +67,7 @@ class Page:
                 if self.rescaler is not None:
                     with gr.Tab(f'Rescaling ×{self.rescaler.scale}'):
                         self._rescaling()
-            blocks.unload(self._stop)
+            blocks.unload(self._leave)
         return blocks
 
     def stop_all(self) -> None:
@@ -100,12 +100,10 @@ class Page:
                 lr, truth = file.pixels, None if gt is None else read_picture(gt).pixels
             return super_resolve(self.upscaler, shown, lr, truth, temperature, int(num_samples), _seed(seed))
 
+        taken = pictures.click(lambda index: (_bundled_path(index), HIGH, None), pictures, [picture, kind, gt],
+                               show_progress='hidden', api_visibility='private')
         self._connect(self.upscaler, show, inputs, results, [picture.upload, gt.upload, temperature.release,
-                                                            num_samples.release, seed.submit, run.click])
-        stop.click(self._stop, queue=False, show_progress='hidden', api_visibility='private')
-        take = pictures.click(lambda index: (_bundled_path(index), HIGH, None), pictures, [picture, kind, gt],
-                              show_progress='hidden', api_visibility='private')
-        self._connect(self.upscaler, show, inputs, results, [take.then])
+                                                            num_samples.release, seed.submit, run.click], taken, stop)
 
     def _rescaling(self):
         with gr.Row():
@@ -125,27 +123,27 @@ class Page:
             shown.profile = file.profile
             return rescale(self.rescaler, shown, file.pixels, FORMATS[stored], int(quality), temperature, _seed(seed))
 
+        taken = pictures.click(_bundled_path, pictures, picture, show_progress='hidden', api_visibility='private')
         self._connect(self.rescaler, show, inputs, results, [picture.upload, stored.input, quality.release,
-                                                            temperature.release, seed.submit, run.click])
-        stop.click(self._stop, queue=False, show_progress='hidden', api_visibility='private')
-        take = pictures.click(_bundled_path, pictures, picture, show_progress='hidden', api_visibility='private')
-        self._connect(self.rescaler, show, inputs, results, [take.then])
+                                                            temperature.release, seed.submit, run.click], taken, stop)
 
-    def _connect(self, images, show, inputs, results, triggers):
+    def _connect(self, images, show, inputs, results, triggers, taken, stop):
         def run(request: gr.Request, progress=gr.Progress(), *values):  # noqa: B008  (Gradio looks for these two)
             *values, left, right = values
             yield from self._run(images, show, values, results, (left, right), request.session_hash, progress)
 
-        for trigger in triggers:
-            trigger(run, [*inputs, results.left, results.right], results.outputs(), show_progress_on=results.status,
-                    concurrency_id='network', concurrency_limit=1, trigger_mode='always_last',
-                    api_visibility='private')
+        event = {'fn': run, 'inputs': [*inputs, results.left, results.right], 'outputs': results.outputs(),
+                 'show_progress_on': results.status, 'concurrency_id': 'network', 'concurrency_limit': 1,
+                 'trigger_mode': 'always_last', 'api_visibility': 'private'}
+        gr.on(triggers, **event)
+        taken.then(**event)
+        stop.click(self._stop, queue=False, show_progress='hidden', api_visibility='private')
 
     def _run(self, images: HCFlowImages, show: Callable, values: list, results: 'Results', chosen: tuple[str, str],
              session: str, progress: Callable) -> Iterator[dict]:
         """Updates of the page while a picture is worked on."""
         stop = self._stops[session] = threading.Event()
-        folder = self.folder / session
+        folder = self.folder / session / images.task
         shutil.rmtree(folder, ignore_errors=True)  # what was shown before
         shown, start = Shown(Path(tempfile.mkdtemp(dir=_made(folder))), None), time.monotonic()
         try:
@@ -163,6 +161,10 @@ class Page:
         if request.session_hash in self._stops:
             self._stops[request.session_hash].set()
 
+    def _leave(self, request: gr.Request):
+        self._stop(request)
+        shutil.rmtree(self.folder / request.session_hash, ignore_errors=True)
+
 
 class Results:
     """The part of a tab that shows what was made.
@@ -179,9 +181,9 @@ class Results:
             with gr.Row():
                 self.left = gr.Dropdown([left], value=left, label='Left', min_width=120)
                 self.right = gr.Dropdown([right], value=right, label='Right', min_width=120)
-            self.figures = gr.Dataframe(interactive=False, show_label=False, visible=False)
+            self.figures = gr.Dataframe(interactive=False, show_label=False, visible=False, elem_classes='figures')
             self.gallery = gr.Gallery(object_fit='contain', height='auto', show_label=False,
-                                      elem_classes='gallery', buttons=['download', 'fullscreen'])
+                                      elem_classes='all-pictures', buttons=['download', 'fullscreen'])
             with gr.Row():
                 self.one = gr.DownloadButton(min_width=160, elem_classes='one')
                 self.zip = gr.DownloadButton('Download all (ZIP)', min_width=160, elem_classes='zip')

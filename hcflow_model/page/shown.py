@@ -136,7 +136,7 @@ def super_resolve(upscaler: HCFlowUpscaler, shown: Shown, lr: np.ndarray, gt: np
     if temperature > 0:
         for i, sample in enumerate(upscaler.samples(lr, num_samples, temperature, seed), 1):
             add(f'sample {i}', sample)
-        shown.remarks.append(f'{num_samples} sample(s) at temperature {temperature:g}, seed {seed}.')
+        shown.remarks.append(f'Temperature {temperature:g}, seed {seed}.')
     if num_samples > 1 and temperature > 0:
         std = std_over([to_tensor(_bgr8(made[f'sample {i}']))[0] for i in range(1, num_samples + 1)])
         shown.add(STD, value_map(std))

@@ -19,7 +19,7 @@ from hcflow_model.checkpoints.pretrained import save_pretrained
 
 pytestmark = pytest.mark.slow
 LR, GT = DATA / 'val_lq_x4' / 'tower.png', DATA / 'val_gt' / 'tower.png'
-TIMEOUT = 120_000  # ms; a machine may be busy
+TIMEOUT = 60_000  # ms; a machine may be busy
 
 
 def start(folder, *arguments, **more):
@@ -92,10 +92,15 @@ class View:
     def status(self):
         return self.page.locator('.block.status:visible').inner_text()
 
-    def wait(self, text):
-        """Until the line that says how it goes holds a text."""
+    def see(self, where, text):
+        """Wait until an element shows a text."""
         self.page.wait_for_function(
-            'text => [...document.querySelectorAll(".block.status")].some(e => e.innerText.includes(text))', arg=text)
+            '([where, text]) => [...document.querySelectorAll(where)].some(e => e.innerText.includes(text))',
+            arg=[where, text])
+
+    def wait(self, text):
+        """Wait until the line that says how it goes holds a text."""
+        self.see('.block.status', text)
 
     def choose(self, side, name):
         self.page.get_by_label(side).locator('visible=true').click()
@@ -142,14 +147,14 @@ def test_bundled_picture_with_figures_and_slider(view, server):
     view.page.locator('.bundled:visible button').first.click()
     view.wait('Done')
     assert 'bits per HR pixel' in view.status() and 'Samples differ by' in view.status()
-    table = view.page.locator('table:visible').first.inner_text()
-    assert all(text in table for text in ('PSNR', 'SSIM', 'LR-PSNR', 'bicubic', 'temperature 0', 'sample 3'))
-    captions = view.page.locator('.gallery:visible').inner_text()
-    assert all(text in captions for text in ('LR', 'sample 1', 'standard deviation', 'ground truth'))
+    for text in ('PSNR', 'SSIM', 'LR-PSNR', 'bicubic', 'temperature 0', 'sample 3'):
+        view.see('.figures', text)
+    for text in ('LR', 'sample 1', 'standard deviation', 'ground truth'):
+        view.see('.all-pictures', text)
 
     images = view.page.locator('.slider:visible img')
-    shown = images.evaluate_all('images => images.map(image => image.getAttribute("src"))')
-    assert len(shown) == 2 and 'bicubic.png' in ''.join(shown) and 'sample_1.png' in ''.join(shown)
+    names = images.evaluate_all('images => images.map(image => image.src.split("/").pop())')
+    assert sorted(set(names)) == ['bicubic.png', 'sample_1.png']
     before = images.evaluate_all('images => images.map(image => image.getAttribute("style"))')
     box = view.page.locator('.slider:visible').bounding_box()
     middle = box['x'] + box['width'] / 2, box['y'] + box['height'] / 2
@@ -168,7 +173,7 @@ def test_bundled_picture_with_figures_and_slider(view, server):
 
 
 def test_what_is_no_picture_is_one_message(view, tmp_path):
-    for name in ('notes.txt', '<b>*bad*.png'):
+    for name in ('notes.txt', 'bad_picture.png'):
         (tmp_path / name).write_text('no picture')
         view.upload(tmp_path / name)
         view.wait(f'{name} is no image that can be read')
@@ -190,7 +195,7 @@ def test_stop(view, tmp_path):
     view.wait('Working')
     view.page.locator('.stop:visible').click()
     view.wait('Stopped')
-    assert 'bicubic' in view.page.locator('.gallery:visible').inner_text()  # what was there stays
+    view.see('.all-pictures', 'bicubic')  # what was there stays
     view.upload(LR)
     view.wait('Done')
 

@@ -50,7 +50,7 @@ def test_figures_are_those_of_the_files(upscaler, shown):
     for name, psnr, *_ in rows:
         assert float(psnr) == pytest.approx(calculate_psnr(read_image(shown.files[name]), GT, crop_border=4), abs=0.01)
     nll = -upscaler.log_likelihood(GT, LR)
-    assert shown.remarks == ['1 sample(s) at temperature 0.7, seed 5.',
+    assert shown.remarks == ['Temperature 0.7, seed 5.',
                              f'nll of the ground truth: {nll:.4f} bits per HR pixel.']
 
 

@@ -55,10 +55,12 @@ def tables() -> dict[str, Table]:
         ('dist_params', 'dist_params', schema.DIST_PARAMS))}
     compression = {key: option for key, option in schema.COMPRESSION.items() if key != 'type'}
     found['jpeg'] = Table('jpeg', 'train.compression', _schema_rows(compression))
+    found['HCFlowRealModel'] = Table('HCFlowRealModel', TOP, _schema_rows(schema.REAL_ESRGAN))
+    found['RealESRGANDataset'] = Table('RealESRGANDataset', 'datasets.train', _schema_rows(schema.REAL_ESRGAN_DATASET))
     network = ARCH_REGISTRY.get('HCFlowNet')
     found['HCFlowNet'] = _component('HCFlowNet', network, 'network_g', given=set(GIVEN) - {'scale'})
-    found['HCFlowVGGDiscriminator'] = _component('HCFlowVGGDiscriminator', ARCH_REGISTRY.get('HCFlowVGGDiscriminator'),
-                                                 'network_d')
+    for name in ('HCFlowVGGDiscriminator', 'UNetDiscriminatorSN'):
+        found[name] = _component(name, ARCH_REGISTRY.get(name), 'network_d')
     for name in LOSSES:
         place = {'NLLLoss': 'train.nll_opt', 'LatentLoss': 'train.latent_opt'}.get(name) or (
             'train.gan_opt' if 'GAN' in name else 'train.perceptual_opt' if 'Perceptual' in name else
@@ -159,17 +161,17 @@ def unexplained(opt: dict) -> list[str]:
              for name, table in tables().items()}
     missing = []
 
-    def check(place, block, name):
+    def check(place, block, name, kind=None):
         if name not in known:
             missing.append(f'{place}.type: {name}')
         else:
-            missing.extend(f'{place}.{key}' for key in block if key not in known[name])
+            missing.extend(f'{place}.{key}' for key in block if key not in known[name] | known.get(kind, set()))
 
-    check('', opt, 'general')
+    check('', opt, 'general', opt['model_type'])
     for phase, dataset in opt['datasets'].items():
         if not ANY.match(phase):
             missing.append(f'datasets.{phase}')
-        check(f'datasets.{phase}', dataset, 'datasets')
+        check(f'datasets.{phase}', dataset, 'datasets', dataset['type'])
     for name in ('path', 'train', 'val', 'logger', 'dist_params'):
         check(name, opt.get(name) or {}, name)
     components = {name: opt.get(name) for name in ('network_g', 'network_d')}

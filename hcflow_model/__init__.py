@@ -2,9 +2,9 @@
 import hcflow_arch  # noqa: F401  (registers the networks)
 from hcflow_arch.basicsr_import import lazy_names, register
 
-__all__ = ['HCFlowModel', 'HCFlowRescaler', 'HCFlowRescalingModel', 'HCFlowUpscaler', 'HROnlyDataset', 'LatentLoss',
-           'NLLLoss', 'RandomPerceptualLoss', 'RelativisticGANLoss', 'calculate_diversity', 'calculate_lpips',
-           'calculate_lr_psnr', 'calculate_nll', 'degradation', 'metric']
+__all__ = ['HCFlowModel', 'HCFlowRealModel', 'HCFlowRescaler', 'HCFlowRescalingModel', 'HCFlowUpscaler',
+           'HROnlyDataset', 'LatentLoss', 'NLLLoss', 'RandomPerceptualLoss', 'RelativisticGANLoss',
+           'calculate_diversity', 'calculate_lpips', 'calculate_lr_psnr', 'calculate_nll', 'degradation', 'metric']
 
 __getattr__ = lazy_names(__name__, {
     '.data.degrade': ('degradation',),
@@ -15,10 +15,11 @@ __getattr__ = lazy_names(__name__, {
     '.metrics.hcflow_metric': ('calculate_diversity', 'calculate_lpips', 'calculate_lr_psnr', 'calculate_nll',
                                 'metric'),
     '.models.hcflow_model': ('HCFlowModel',),
+    '.models.hcflow_real_model': ('HCFlowRealModel',),
     '.models.hcflow_rescaling_model': ('HCFlowRescalingModel',),
 })
 register(__name__,
          DATASET_REGISTRY=('HROnlyDataset',),
          LOSS_REGISTRY=('LatentLoss', 'NLLLoss', 'RandomPerceptualLoss', 'RelativisticGANLoss'),
          METRIC_REGISTRY=('calculate_diversity', 'calculate_lpips', 'calculate_lr_psnr', 'calculate_nll'),
-         MODEL_REGISTRY=('HCFlowModel', 'HCFlowRescalingModel'))
+         MODEL_REGISTRY=('HCFlowModel', 'HCFlowRealModel', 'HCFlowRescalingModel'))

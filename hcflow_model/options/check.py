@@ -98,6 +98,8 @@ def _options_of_dataset(kind):
     if not is_registered(kind, DATASET_REGISTRY):
         return option_schema.DATASET
     known = is_known(kind, DATASET_REGISTRY)
+    if known and kind == 'RealESRGANDataset':
+        return {**option_schema.DATASET, **option_schema.REAL_ESRGAN_DATASET}
     return {**{key: option for key, option in option_schema.DATASET.items() if known or key in option_schema.LOADER},
             **options_of(DATASET_REGISTRY.get(kind), 'dataset_options')}
 

@@ -146,6 +146,47 @@ WANDB = {
     'resume_id': Option(str, 'id of the run to continue'),
 }
 
+# of HCFlowRealModel, as BasicSR's RealESRGANModel has them
+_PASS = {
+    'resize_prob': Option(list, 'first pass: weights of enlarging, shrinking, and keeping the size'),
+    'resize_range': Option(list, 'first pass: smallest and largest factor of the size'),
+    'gaussian_noise_prob': Option(NUMBER, 'first pass: share of Gaussian noise; the rest is Poisson noise', 0, 1),
+    'noise_range': Option(list, 'first pass: standard deviation of Gaussian noise in grey levels'),
+    'poisson_scale_range': Option(list, 'first pass: factor of Poisson noise'),
+    'gray_noise_prob': Option(NUMBER, 'first pass: share of noise that is the same in all channels', 0, 1),
+    'jpeg_range': Option(list, 'first pass: JPEG quality'),
+}
+SECOND_ORDER = {
+    **_PASS, 'second_blur_prob': Option(NUMBER, 'share of batches that the second pass blurs', 0, 1),
+    **{f'{key}2': option._replace(meaning=option.meaning.replace('first', 'second')) for key, option in _PASS.items()},
+}
+REAL_ESRGAN = {
+    'high_order_degradation': Option(bool, 'degrade HR images in two passes (default true); false: LR images are those '
+                                           'of the dataset'),
+    'gt_usm': Option(bool, 'sharpen HR images, the target of all losses (default true)'),
+    'gt_size': Option(int, 'side of the HR patches in pixels, a multiple of the scale; HR images have 400', 26, 400),
+    'queue_size': Option(int, 'pairs in the pool that mixes batches, a multiple of the batch (default 180)', 1),
+    **SECOND_ORDER,
+}
+
+_KERNELS = {
+    'blur_kernel_size': Option(int, "first pass: not used by BasicSR's dataset, but must be given"),
+    'kernel_list': Option(list, 'first pass: kinds of blur kernels, as for blur_noise_jpeg'),
+    'kernel_prob': Option(list, 'first pass: weight of each kind'),
+    'sinc_prob': Option(NUMBER, 'first pass: share of sinc kernels', 0, 1),
+    'blur_sigma': Option(list, 'first pass: standard deviation of kernels in pixels'),
+    'betag_range': Option(list, 'first pass: exponents of generalized Gaussian kernels'),
+    'betap_range': Option(list, 'first pass: exponents of plateau kernels'),
+}
+REAL_ESRGAN_DATASET = {
+    'meta_info': Option((str, list), 'text file whose lines begin with the paths of the images in dataroot_gt (disk '
+                                     'only)'),
+    **_KERNELS,
+    **{f'{key}2': option._replace(meaning=option.meaning.replace('first', 'second'))
+       for key, option in _KERNELS.items()},
+    'final_sinc_prob': Option(NUMBER, 'share of images that a sinc filters last', 0, 1),
+}
+
 DIST_PARAMS = {
     'backend': Option(str, 'nccl with GPUs; without GPUs gloo is used'),
     'port': Option(int, 'port of the first process (slurm)', 1, 65535),
@@ -217,6 +258,8 @@ COMPONENTS = {
         'range_norm': 'images are in [-1, 1]; false here',
         'perceptual_weight': 'weight of the features; 0: off', 'style_weight': 'weight of their Gram matrices; 0: off',
         'criterion': 'l1, l2 or fro'},
+    'UNetDiscriminatorSN': {'num_in_ch': 'channels of the images', 'num_feat': 'channels of the first convolution',
+                            'skip_connection': 'join the two sides of the U'},
     'GANLoss': GAN, 'RelativisticGANLoss': GAN, 'calculate_psnr': PSNR, 'calculate_ssim': PSNR,
     'calculate_niqe': {**BORDER, 'convert_to': 'y or gray: what it is measured on'},
     'Adam': {

@@ -29,7 +29,8 @@ PAPER = [path for path in FILES if path.stem.startswith(('train_HCFlow_', 'test_
 TRAIN, TEST = ([path for path in FILES if ('train' in path.stem) == is_train] for is_train in (True, False))
 PATCH = 32  # of shrunk options: the smallest that the discriminator takes
 
-TOP = ['name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'plugins', 'datasets', 'network_g', 'network_d', 'path',
+TOP = ['name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'plugins', 'gt_usm', 'high_order_degradation',
+       *option_schema.SECOND_ORDER, 'gt_size', 'queue_size', 'datasets', 'network_g', 'network_d', 'path',
        'train', 'val', 'logger', 'dist_params']
 TRAIN_ORDER = ['ema_decay', 'optim_g', 'optim_d', 'scheduler', 'total_iter', 'warmup_iter', 'losses', 'compression',
                'net_d_iters', 'net_d_init_iters', 'temperature', 'accumulate', 'amp', 'grad_clip_value',
@@ -89,7 +90,7 @@ def test_every_recipe_has_its_files():
     names = {path.stem for path in PAPER}
     tested = [name for name in RECIPES if not name.endswith(('_fast', '_jpeg')) and name != 'rescaling_x2']
     assert names == {f'train_HCFlow_{name}' for name in RECIPES} | {f'test_HCFlow_{name}' for name in tested} | {
-        'test_HCFlow_x4_woGT'}
+        'test_HCFlow_x4_woGT', 'train_HCFlow_real_x4'}
 
 
 @pytest.mark.parametrize('recipe', RECIPES)
@@ -118,6 +119,18 @@ def test_numbers_of_the_recipe(recipe):
     assert opt['val']['temperatures'] == TEMPERATURES[model, scale]
     start = opt['path']['pretrain_network_g']
     assert start is None if start_run is None else run_of(start) == f'train_HCFlow_{start_run}'
+
+
+def test_numbers_of_the_real_recipe():
+    opt = read(OPTIONS / 'train_HCFlow_real_x4.yml')
+    assert (opt['model_type'], opt['network_d']['type']) == ('HCFlowRealModel', 'UNetDiscriminatorSN')
+    assert opt['network_g'] == NETWORKS[SR, 4] and run_of(opt['path']['pretrain_network_g']) == 'train_HCFlow_x4'
+    ranges = {key: opt[key] for key in option_schema.SECOND_ORDER if key.startswith('resize_prob') or 'range' in key}
+    assert ranges == {  # of the paper of Real-ESRGAN
+        'resize_prob': [0.2, 0.7, 0.1], 'resize_range': [0.15, 1.5], 'noise_range': [1, 30],
+        'poisson_scale_range': [0.05, 3], 'jpeg_range': [30, 95], 'resize_prob2': [0.3, 0.4, 0.3],
+        'resize_range2': [0.3, 1.2], 'noise_range2': [1, 25], 'poisson_scale_range2': [0.05, 2.5],
+        'jpeg_range2': [30, 95]}
 
 
 @pytest.mark.parametrize('scale', [4, 8])
@@ -232,6 +245,8 @@ def shrink(opt, pictures):
         dataset.pop('meta_info_file', None)
         if phase == 'train':
             dataset.update(gt_size=PATCH, batch_size_per_gpu=2, num_worker_per_gpu=0)
+    if 'gt_size' in opt:
+        opt.update(gt_size=PATCH, queue_size=2)
     if 'train' in opt:
         opt['train'].update(total_iter=2)
         if 'net_d_init_iters' in opt['train']:
@@ -286,8 +301,10 @@ def test_shrunk_file_trains(path, run_dir, pictures):
     before = [parameter.detach().clone() for parameter in model.net_g.parameters() if parameter.requires_grad]
 
     batch = first_batch(opt, 'train')
-    assert batch['gt'].shape == (2, 3, PATCH, PATCH)
+    if 'kernel1' in batch:
+        batch['gt'] = batch['gt'][:, :, :64, :64]  # RealESRGANDataset always gives 400x400, which take long
     model.feed_data(batch)
+    assert model.gt.shape == (2, 3, PATCH, PATCH)
     model.update_learning_rate(1, warmup_iter=opt['train'].get('warmup_iter', -1))
     model.optimize_parameters(1)
     names = {'nll_opt': ['l_g_nll'], 'pixel_opt': ['l_g_pix'], 'perceptual_opt': ['l_g_percep'], 'lq_opt': ['l_g_lq'],

@@ -97,7 +97,11 @@ def _recipe(args):
     from hcflow_model.options.recipes import training_recipe
     from hcflow_model.options.rules import check_file_name
     check_file_name('--options', Path(args.options).stem)
-    return training_recipe(args.recipe, args.scale, args.hr_only)['datasets']['train']
+    recipe = training_recipe(args.recipe, args.scale, args.hr_only)['datasets']['train']
+    if recipe['type'] == 'RealESRGANDataset' and not args.lmdb:
+        raise InputError(f'Recipe {args.recipe} reads images by RealESRGANDataset, which does not look into folders; '
+                         'give --lmdb.')
+    return recipe
 
 
 def _write_new(file, text):

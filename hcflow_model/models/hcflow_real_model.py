@@ -9,6 +9,8 @@ from hcflow_model.options.rules import require
 
 from .hcflow_model import HCFlowModel
 
+MIN_SIZE, MAX_SIZE = 26, 400  # of patches: USMSharp reflects 25 pixels, RealESRGANDataset gives 400
+
 
 class HCFlowRealModel(HCFlowModel):
     """HCFlowModel whose LR images RealESRGANModel makes (Wang et al., Real-ESRGAN, ICCVW 2021).
@@ -22,6 +24,7 @@ class HCFlowRealModel(HCFlowModel):
     general_options = schema.REAL_ESRGAN
 
     def __init__(self, opt):
+        opt.setdefault('gt_size', opt['datasets'].get('train', {}).get('gt_size'))  # where RealESRGANModel reads it
         super().__init__(opt)
         # RealESRGANModel's constructor makes them on a GPU
         self.jpeger = DiffJPEG(differentiable=False).to(self.device)
@@ -39,7 +42,8 @@ class HCFlowRealModel(HCFlowModel):
             if key in opt:
                 raise InputError(f"'{key}' is of RealESRGANModel; the losses of a flow have one target. Set "
                                  'gt_usm: true or false in its place.')
-        require('The option file', opt, ('gt_size', *schema.SECOND_ORDER), schema.GENERAL)
+        require('The option file', opt, schema.SECOND_ORDER, schema.GENERAL)
+        require('datasets.train', opt['datasets']['train'], ['gt_size'], schema.DATASET)
         for key in [key for key, option in schema.SECOND_ORDER.items() if option.types is list]:
             length = 3 if key.startswith('resize_prob') else 2
             if len(opt[key]) != length or not all(isinstance(number, (int, float)) for number in opt[key]):
@@ -48,9 +52,12 @@ class HCFlowRealModel(HCFlowModel):
         if opt.get('queue_size', 180) % batch_size:
             raise InputError(f"'queue_size' is {opt.get('queue_size', 180)}; it must be a multiple of "
                              f'datasets.train.batch_size_per_gpu, which is {batch_size}.')
-        if opt['gt_size'] % opt['scale']:
-            raise InputError(f"'gt_size' is {opt['gt_size']}; HR patches must be a multiple of the scale, "
-                             f"{opt['scale']}.")
+        size = opt['datasets']['train']['gt_size']
+        if size != (opt.get('gt_size') or size):
+            raise InputError(f"'gt_size' is {opt['gt_size']}, datasets.train.gt_size is {size}; leave out the first.")
+        if size % opt['scale'] or not MIN_SIZE <= size <= MAX_SIZE:
+            raise InputError(f"'datasets.train.gt_size' is {size}; HR patches must be a multiple of the scale, "
+                             f"{opt['scale']}, from {MIN_SIZE} to {MAX_SIZE}.")
 
     def feed_data(self, data):
         """Take a batch: in training gt (N, 3, H, W) in [0, 1] and kernels, else as HCFlowModel."""

@@ -54,11 +54,7 @@ def training_recipe(name: str, scale: int, hr_only: bool) -> dict:
     if opt['scale'] != scale:
         raise InputError(f'Recipe {name} is for scale {opt["scale"]}, --scale is {scale}; give the same, or another '
                          'recipe (hcflow recipe lists them).')
-    kind = opt['datasets']['train']['type']
-    if kind not in ('PairedImageDataset', 'HROnlyDataset'):
-        raise InputError(f'Recipe {name} reads its images by {kind}, whose block is not made here; leave out --recipe '
-                         'and --options, and name the folder of HR images in a copy of the recipe.')
-    if hr_only and opt['network_g']['task'] == 'sr':
+    if hr_only and opt['network_g']['task'] == 'sr' and opt['datasets']['train']['type'] == 'PairedImageDataset':
         raise InputError(f'Recipe {name} is for super-resolution and needs LR images; leave out --hr_only.')
     return opt
 

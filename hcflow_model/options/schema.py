@@ -164,7 +164,7 @@ REAL_ESRGAN = {
     'high_order_degradation': Option(bool, 'degrade HR images in two passes (default true); false: LR images are those '
                                            'of the dataset'),
     'gt_usm': Option(bool, 'sharpen HR images, the target of all losses (default true)'),
-    'gt_size': Option(int, 'side of the HR patches in pixels, a multiple of the scale; HR images have 400', 26, 400),
+    'gt_size': Option(int, 'that of datasets.train; may be left out', 1),
     'queue_size': Option(int, 'pairs in the pool that mixes batches, a multiple of the batch (default 180)', 1),
     **SECOND_ORDER,
 }

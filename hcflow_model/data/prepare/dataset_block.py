@@ -28,6 +28,8 @@ def dataset_block(out: Path, settings: Settings, sizes: dict[str, dict[str, tupl
     """
     name = real_path(out).name
     place = _place(out, settings, 'train', lmdb)
+    if recipe and recipe['type'] == 'RealESRGANDataset':  # of HR images, with settings of its own
+        place = {key: value for key, value in place.items() if key != 'dataroot_lq'} | {'type': recipe['type']}
     train_sizes = sizes[settings.folders('train')[0]]
     kept = recipe or {**PAPER, 'use_rot': settings.hr_only}
     order = ('gt_size', 'use_hflip', 'use_rot')

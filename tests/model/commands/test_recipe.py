@@ -103,6 +103,7 @@ def test_prepare_writes_what_basicsr_trains(recipe, arguments, tmp_path, command
     (['--options', 'my.yml', '--recipe', 'test_HCFlow_x4'], 'is for testing'),
     (['--options', 'my.yml', '--recipe', 'train_HCFlow_x8'], 'is for scale 8, --scale is 4'),
     (['--options', 'my.yml', '--recipe', 'train_HCFlow_x4', '--hr_only'], 'needs LR images; leave out --hr_only'),
+    (['--options', 'my.yml', '--recipe', 'train_HCFlow_real_x4', '--hr_only'], 'into folders; give --lmdb'),
     (['--options', '..', '--recipe', 'train_HCFlow_x4'], "'--options' is ''|--options"),
     (['--options', f'{"a" * 200}.yml', '--recipe', 'train_HCFlow_x4'], "'--options' is")])
 def test_refusals_before_the_work(arguments, message, tmp_path, monkeypatch, capsys):

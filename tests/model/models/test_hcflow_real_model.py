@@ -96,8 +96,10 @@ def test_a_dataset_without_kernels(tmp_path):
 
 @pytest.mark.parametrize(('changes', 'message'), [
     ({'queue_size': 100}, "'queue_size' is 100; it must be a multiple of .*batch_size_per_gpu, which is 16"),
-    ({'gt_size': 162}, "'gt_size' is 162; HR patches must be a multiple of the scale, 4"),
-    ({'gt_size': 164, 'resize_prob': [1, 1]}, "'resize_prob' is .1, 1.; it must be 3 numbers"),
+    ({'datasets.train.gt_size': 162}, "'datasets.train.gt_size' is 162; HR patches must be a multiple of the scale, 4"),
+    ({'datasets.train.gt_size': 24}, "'datasets.train.gt_size' is 24; .* from 26 to 400"),
+    ({'gt_size': 128}, "'gt_size' is 128, datasets.train.gt_size is 160; leave out the first"),
+    ({'resize_prob': [1, 1]}, "'resize_prob' is .1, 1.; it must be 3 numbers"),
     ({'noise_range2': [1]}, "'noise_range2' is .1.; it must be 2 numbers"),
     ({'jpeg_range': None}, "The option file has no 'jpeg_range'"),
     ({'l1_gt_usm': True}, "'l1_gt_usm' is of RealESRGANModel.*gt_usm: true or false")])

@@ -30,7 +30,7 @@ TRAIN, TEST = ([path for path in FILES if ('train' in path.stem) == is_train] fo
 PATCH = 32  # of shrunk options: the smallest that the discriminator takes
 
 TOP = ['name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'plugins', 'gt_usm', 'high_order_degradation',
-       *option_schema.SECOND_ORDER, 'gt_size', 'queue_size', 'datasets', 'network_g', 'network_d', 'path',
+       *option_schema.SECOND_ORDER, 'queue_size', 'datasets', 'network_g', 'network_d', 'path',
        'train', 'val', 'logger', 'dist_params']
 TRAIN_ORDER = ['ema_decay', 'optim_g', 'optim_d', 'scheduler', 'total_iter', 'warmup_iter', 'losses', 'compression',
                'net_d_iters', 'net_d_init_iters', 'temperature', 'accumulate', 'amp', 'grad_clip_value',
@@ -245,8 +245,8 @@ def shrink(opt, pictures):
         dataset.pop('meta_info_file', None)
         if phase == 'train':
             dataset.update(gt_size=PATCH, batch_size_per_gpu=2, num_worker_per_gpu=0)
-    if 'gt_size' in opt:
-        opt.update(gt_size=PATCH, queue_size=2)
+    if 'queue_size' in opt:
+        opt.update(queue_size=2)
     if 'train' in opt:
         opt['train'].update(total_iter=2)
         if 'net_d_init_iters' in opt['train']:

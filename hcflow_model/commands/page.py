@@ -40,10 +40,11 @@ def run(args: argparse.Namespace) -> None:
     if importlib.util.find_spec('gradio') is None:
         raise InputError("hcflow page needs Gradio, which is not installed. Install the extra page: pip install "
                          "'hcflow[page]', or in a clone of the repository pip install '.[page]'.")
-    from hcflow_model.page.server import networks, serve
+    from hcflow_model.page.server import listen, networks, serve
     from hcflow_model.utils.memory import keep_freed_memory
 
     from . import _batch
-    images = networks(args.weights, **_batch.constructor_arguments(args))
-    keep_freed_memory(next(iter(images.values())).device)
-    serve(images, args.host, args.port, args.max_upload, args.open)
+    with listen(args.host, args.port) as listening:  # before the networks, which take long
+        images = networks(args.weights, **_batch.constructor_arguments(args))
+        keep_freed_memory(images['sr'].device)
+        serve(images, listening, args.host, args.max_upload, args.open)

@@ -44,15 +44,14 @@ LOW = 'low resolution: make it larger'
 
 
 class Page:
-    """The page of one or two networks, which run for one request at a time.
+    """The page of two networks, which run for one request at a time.
 
     Args:
-        folder: Takes all files that are made, a folder of its own for each request.
-        upscaler: For the tab of super-resolution. Default: None, no such tab.
-        rescaler: For the tab of rescaling. Default: None, no such tab.
+        folder: Takes all files that are made, in a folder for each session.
+        upscaler, rescaler: The networks, each with a tab.
     """
 
-    def __init__(self, folder: Path, upscaler: HCFlowUpscaler | None = None, rescaler: HCFlowRescaler | None = None):
+    def __init__(self, folder: Path, upscaler: HCFlowUpscaler, rescaler: HCFlowRescaler):
         self.folder, self.upscaler, self.rescaler = folder, upscaler, rescaler
         self._stops = {}  # {session: its threading.Event}
 
@@ -61,12 +60,10 @@ class Page:
         with gr.Blocks(title='HCFlow', analytics_enabled=False, delete_cache=(CACHE_SECONDS, CACHE_SECONDS)) as blocks:
             gr.Markdown('# HCFlow')
             with gr.Tabs():
-                if self.upscaler is not None:
-                    with gr.Tab(f'Super-resolution ×{self.upscaler.scale}'):
-                        self._super_resolution()
-                if self.rescaler is not None:
-                    with gr.Tab(f'Rescaling ×{self.rescaler.scale}'):
-                        self._rescaling()
+                with gr.Tab(f'Super-resolution ×{self.upscaler.scale}'):
+                    self._super_resolution()
+                with gr.Tab(f'Rescaling ×{self.rescaler.scale}'):
+                    self._rescaling()
             blocks.unload(self._leave)
         return blocks
 

@@ -35,19 +35,35 @@ def networks(weights: Sequence[str], param_key: str, **arguments) -> dict[str, H
     return {task: found.get(task) or kind(**arguments) for task, kind in CLASSES.items()}
 
 
-def serve(images: dict[str, HCFlowImages], host: str, port: int, max_upload: int, opens_browser: bool) -> None:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket for :func:`serve`.
+
+    Args:
+        host, port: Where to listen. Only 127.0.0.1 and localhost cannot be reached from other machines.
+
+    Raises:
+        InputError: They cannot be used.
+    """
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno)
+        raise InputError(f'Cannot listen on {host}, port {port}: {reason}. Give another --port or --host.') from error
+
+
+def serve(images: dict[str, HCFlowImages], listening: socket.socket, host: str, max_upload: int,
+          opens_browser: bool) -> None:
     """Serve the page until Ctrl-C or SIGTERM.
 
     Args:
         images: What :func:`networks` returned.
-        host, port: Where to listen. Only 127.0.0.1 and localhost cannot be reached from other machines.
+        listening: What :func:`listen` returned for this host.
+        host: As the user wrote it.
         max_upload: Largest file that is taken, in MB.
         opens_browser: Open it in this machine's browser, too.
-
-    Raises:
-        InputError: The port cannot be used.
     """
-    with _own_folder() as folder, _listening(host, port) as listening:
+    port = listening.getsockname()[1]
+    with _own_folder() as folder:
         import gradio as gr
         import uvicorn
         from fastapi import FastAPI
@@ -55,7 +71,7 @@ def serve(images: dict[str, HCFlowImages], host: str, port: int, max_upload: int
 
         from .blocks import CSS, Page
         from .shown import bundled_pictures
-        page = Page(folder, images.get('sr'), images.get('rescaling'))
+        page = Page(folder, images['sr'], images['rescaling'])
 
         @contextlib.asynccontextmanager
         async def lifespan(app):
@@ -92,11 +108,3 @@ def _own_folder() -> Iterator[Path]:
             yield Path(folder)
         finally:
             tempfile.tempdir = None
-
-
-def _listening(host, port):
-    try:
-        return socket.create_server((host, port))
-    except OSError as error:
-        raise InputError(f'Cannot listen on {host}, port {port}: {error.strerror}. Give another --port or '
-                         '--host.') from error

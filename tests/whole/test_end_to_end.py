@@ -167,7 +167,8 @@ def test_rescaling(workspace):
     options = {
         'model_type': 'HCFlowRescalingModel', 'network_g.task': 'rescaling', 'train.nll_opt': REMOVED,
         **{f'train.{key}': block for key, block in RESCALING_OPTS.items()},
-        **{f'datasets.train.{key}': value for key, value in gt_only.items()}, 'val.temperatures': [1.0, 0]}
+        **{f'datasets.train.{key}': value for key, value in gt_only.items()}, 'val.temperatures': [1.0, 0],
+        'train.compression': {'type': 'jpeg'}, 'val.compression': [None, 50]}
     log = workspace.run('train', 'rescaling', options)
     assert set(losses_of(log)[2]) == {'l_g_lq', 'l_g_latent', 'l_g_pix', 'condition_1x1'}
     log = workspace.run('train', 'rescaling', {**options, 'train.total_iter': 3}, '--auto_resume')
@@ -182,7 +183,7 @@ def test_rescaling(workspace):
     _, content = workspace.report('test_rescaling')
     averages = content['averages']['held_out']
     assert set(averages['all']) == {'lq_psnr_y', 'lq_ssim_y'}
-    assert all('psnr' in averages[label] for label in ('bicubic', '0', '1'))
+    assert all('psnr' in averages[label] for label in ('bicubic', '0', '1', 'bicubic_jpeg50', '1_jpeg50'))
 
 
 def test_option_file_of_basicsr(workspace):

@@ -4,6 +4,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
+ONNX = ['onnx', 'onnxruntime', 'onnxscript']
 VERSION = re.search(r"__version__ = '([^']+)'", (ROOT / 'hcflow_arch' / '__init__.py').read_text()).group(1)
 
 setup(
@@ -33,9 +34,10 @@ setup(
         'setuptools',  # BasicSR imports distutils, which Python 3.12 keeps only here
     ],
     extras_require={
+        'onnx': ONNX,
         'page': ['gradio>=6.31'],
         'spandrel': ['spandrel'],
-        'test': ['pytest', 'pytest-xdist', 'ruff', 'spandrel'],
+        'test': [*ONNX, 'pytest', 'pytest-xdist', 'ruff', 'spandrel'],
     },
     entry_points={
         'console_scripts': ['basicsr = hcflow_model.cli:main', 'hcflow = hcflow_model.commands:main'],

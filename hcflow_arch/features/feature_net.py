@@ -5,6 +5,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from hcflow_arch.convs.modes import is_traced
 from hcflow_arch.errors import InputError
 from hcflow_arch.flow.subnets import xavier_init_
 
@@ -123,7 +124,7 @@ class RegisteredFeatureNet(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h, w = x.shape[2:]
         pad_h, pad_w = -h % self.size_multiple, -w % self.size_multiple
-        if pad_h or pad_w:
+        if pad_h or pad_w or (self.size_multiple > 1 and is_traced()):  # traced, it must hold for other sizes
             x = F.pad(x, (0, pad_w, 0, pad_h), mode='replicate')
         x = self.net(x)
         return F.pixel_unshuffle(x, self.enlarges_by)[:, :, :h, :w] if self.enlarges_by > 1 else x[:, :, :h, :w]

@@ -182,6 +182,9 @@ def read_checkpoint(path: Path, param_key: str) -> Checkpoint:
     Raises:
         InputError: It is missing, broken, or of another network.
     """
+    if path.suffix == '.onnx':
+        raise InputError(f'{path} is an ONNX network, which hcflow upscale, downscale and restore run; here the '
+                         'checkpoint is needed that it was exported from.')
     content = load_file(path)
     state_dict, key = checkpoints.select_state_dict(content, path, param_key, PARAM_KEY_ADVICE)
     released = is_official_state_dict(state_dict)

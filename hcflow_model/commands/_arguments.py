@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser, formats: bool = True) -> None
                             help="format of the images; auto: the input's, where that keeps depth and transparency, "
                             'else png, and tif for floats. jpg, webp and bmp have 8 bits (default: auto)')
     parser.add_argument('--overwrite', action='store_true', help='also make images that are there already')
-    add_network_arguments(parser)
+    add_network_arguments(parser, ', an ONNX file of hcflow export')
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser, temperature: str) -> None:
@@ -40,13 +40,19 @@ def add_tile_arguments(parser: argparse.ArgumentParser) -> None:
                         help='margin of tiles in LR pixels; more is nearer to the whole image (default: 16)')
 
 
-def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which network, which of its weights, and where they run; also of `hcflow explore`."""
+def add_network_arguments(parser: argparse.ArgumentParser, others: str = '') -> None:
+    """Which network, which of its weights, and where they run; also of `hcflow explore`. As below."""
+    add_weights(parser, others)
+    add_device(parser)
+
+
+def add_weights(parser: argparse.ArgumentParser, others: str = '') -> None:
+    """--weights, and which of them; `others`: what it takes besides checkpoints."""
     parser.add_argument('-w', '--weights', metavar='W',
                         help='checkpoint, ours (.pth, .safetensors) or a released one, the name of one (hcflow weights '
-                        'lists them), or the folder of an experiment (default: the small network of this package)')
+                        f'lists them){others}, or the folder of an experiment (default: the small network of this '
+                        'package)')
     add_param_key(parser)
-    add_device(parser)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -19,6 +19,8 @@ from hcflow_model.utils.terminal import one_line
 if TYPE_CHECKING:
     import numpy as np
 
+PYTORCH_ONLY = ('amp', 'compile', 'keep', 'refine')  # options that an exported network does not have
+
 
 class Job(NamedTuple):
     """One image to make.
@@ -120,6 +122,12 @@ def weights(args: argparse.Namespace, task: str) -> str:
 def constructor_arguments(args: argparse.Namespace) -> dict:
     """The arguments `tile`, `overlap`, `device` and `param_key` of HCFlowUpscaler and HCFlowRescaler."""
     from hcflow_model.inference.tiling import DEFAULT_OVERLAP, check_tile
+    wanted = [name for name in PYTORCH_ONLY if getattr(args, name, None)]
+    if 'keep' in wanted and args.by == 'lr_psnr':
+        wanted.remove('keep')
+    if wanted and str(args.weights).endswith('.onnx'):
+        raise InputError(f'--{wanted[0]} needs PyTorch, and {args.weights} runs in ONNX Runtime; leave it out, or give '
+                         'the checkpoint that was exported.')
     tile = args.tile or None
     check_tile('--tile', tile)
     overlap = DEFAULT_OVERLAP if args.tile_pad is None else args.tile_pad

@@ -16,6 +16,7 @@ from hcflow_model.images.arrays import check_array, planes, spread_colours, to_a
 from hcflow_model.utils.devices import find_device
 
 from .draw import CLIP, Sample, Sampler, check_seed, reader
+from .onnx_net import OnnxNet, is_onnx
 from .temperature_map import temperature_map
 from .tile_size import free_memory, in_tiles_that_fit
 from .tiling import DEFAULT_OVERLAP, check_tile
@@ -34,8 +35,8 @@ class HCFlowImages:
 
     Args:
         weights (str | Path | HCFlowNet): A checkpoint (.pth or .safetensors), ours or a released one, the name of one
-            (`hcflow weights` lists them), the folder of an experiment, or a network, of which a copy is used.
-            Default: None, the small network of this package, 'x4' or 'rescaling-x4'.
+            (`hcflow weights` lists them), the folder of an experiment, an ONNX file of `hcflow export`, or a network,
+            of which a copy is used. Default: None, the small network of this package, 'x4' or 'rescaling-x4'.
         device (str | torch.device): 'cpu', 'cuda', 'cuda:1', 'mps', or 'auto': CUDA if there is a GPU, else the CPU.
             Default: 'auto'.
         tile (int): Largest side of tiles in LR pixels, from 16. Default: None, the whole image at once where it fits
@@ -55,8 +56,10 @@ class HCFlowImages:
         check_tile('tile', tile)
         if isinstance(overlap, bool) or not isinstance(overlap, int) or overlap < 0:
             raise InputError(f'overlap is {overlap!r}; it must be a whole number of LR pixels from 0.')
-        self.device = find_device(device)
-        if isinstance(weights, HCFlowNet):
+        self.device = torch.device('cpu') if is_onnx(weights) else find_device(device)
+        if is_onnx(weights):
+            self.net = OnnxNet(weights, self.task, device)
+        elif isinstance(weights, HCFlowNet):
             if weights.task != self.task:
                 raise InputError(f'{type(self).__name__} needs a network for task {self.task!r}; this one is for '
                                  f'{weights.task!r}.')
@@ -70,6 +73,8 @@ class HCFlowImages:
 
     def save_pretrained(self, path: str | os.PathLike) -> None:
         """Save the network in one file, .safetensors or .pth, that the constructor takes."""
+        if isinstance(self.net, OnnxNet):
+            raise InputError('An ONNX network is not saved as a checkpoint; copy its file.')
         save_pretrained(self.net, path)
 
     @property

@@ -10,7 +10,7 @@ from hcflow_model.images.arrays import check_array, planes, spread_colours, to_t
 from hcflow_model.images.bicubic import bicubic_resize
 
 from .draw import Sampler, reader
-from .tile_size import in_tiles_that_fit
+from .tile_size import device_of, in_tiles_that_fit
 
 CRITERIA = ('nll', 'lr_psnr')
 
@@ -32,7 +32,7 @@ def scores(sampler: Sampler, lr: np.ndarray, samples: Sequence[np.ndarray], by: 
     if by not in CRITERIA:
         raise InputError(f'by is {by!r}; samples are chosen by one of {CRITERIA}.')
     net = sampler.net
-    device, scale = next(net.parameters()).device, net.scale
+    device, scale = device_of(net), net.scale
 
     def colours(image):
         array = spread_colours(check_array('image', image))

@@ -8,6 +8,7 @@ import torch
 from hcflow_arch import HCFlowNet, InputError
 from hcflow_model.utils.memory import is_out_of_memory, return_freed_memory
 
+from .onnx_net import OnnxNet
 from .tiling import DEFAULT_TILE, MIN_TILE
 
 LOGGER = logging.getLogger('basicsr')  # BasicSR's, which need not be there
@@ -32,7 +33,7 @@ def in_tiles_that_fit(net: HCFlowNet, size: tuple[int, int], tile: int | None,
     """
     chosen = tile
     if tile is None:
-        needed, free = memory_needed(net, *size), free_memory(next(net.parameters()).device)
+        needed, free = memory_needed(net, *size), free_memory(device_of(net))
         needed *= GRADIENTS if gradients else 1
         if free is not None and needed > SHARE * free and max(size) > DEFAULT_TILE:
             chosen = DEFAULT_TILE
@@ -64,10 +65,17 @@ def memory_needed(net: HCFlowNet, height: int, width: int) -> int:
     Counted is the widest place of the finest level, features of all levels and what convolutions make of them, and
     the HR image some times over; the two factors were fitted to what runs on a CPU took.
     """
+    if isinstance(net, OnnxNet):
+        return net.facts.bytes_per_pixel * height * width
     finest = net.levels[0]
     context = sum(level.prior[-1].head.weight.shape[1] for level in net.levels)
     widest = max(parameter.shape[0] + parameter.shape[1] for parameter in finest.parameters() if parameter.dim() == 4)
     return 4 * (3 * context // 2 + 7 * widest // 2 + 60) * height * width * (net.scale // 2)**2
+
+
+def device_of(net: HCFlowNet) -> torch.device:
+    """Where a network takes its images; one that ONNX Runtime runs, on the CPU."""
+    return next((parameter.device for parameter in net.parameters()), torch.device('cpu'))
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -13,6 +13,8 @@ import torch
 from hcflow_arch import HCFlowNet, InputError
 from hcflow_arch.features.feature_net import RegisteredFeatureNet
 
+from .onnx_net import OnnxNet
+
 MIN_TILE = 16
 DEFAULT_TILE = 128
 DEFAULT_OVERLAP = 16
@@ -82,5 +84,7 @@ def downscale_tiles(net: HCFlowNet, read: Callable[[range, range], torch.Tensor]
 
 def size_multiple(net: HCFlowNet) -> int:
     """What tiles start at multiples of: registered feature nets may divide an image into windows from its corner."""
+    if isinstance(net, OnnxNet):
+        return net.facts.size_multiple
     multiples = [module.size_multiple for module in net.modules() if isinstance(module, RegisteredFeatureNet)]
     return max(multiples, default=1)

@@ -9,6 +9,7 @@ from hcflow_model.images.arrays import check_array, planes, reflected, spread_co
 
 from .base import HCFlowImages
 from .choice import best, scores
+from .onnx_net import OnnxNet
 from .refine import WEIGHT, check_refine, refine
 from .tile_size import in_tiles_that_fit
 from .tiling import downscale_tiles
@@ -103,6 +104,9 @@ class HCFlowRescaler(HCFlowImages):
                 it. Default: None, the same.
         """
         check_refine(refine, refine_weight)
+        if refine and isinstance(self.net, OnnxNet):
+            raise InputError('An ONNX network has no gradients to refine an image by; take the checkpoint that it was '
+                             'exported from.')
         array = spread_colours(check_array('image', image))
         if min(array.shape[:2]) < self.scale:
             raise InputError(f'image is {array.shape[0]}x{array.shape[1]}, smaller than the scale; give at least '

@@ -86,7 +86,7 @@ class OnnxFacts(NamedTuple):
 
 
 class OnnxNet(torch.nn.Module):
-    """What the sampler asks of an :class:`HCFlowNet`, by ONNX Runtime. Tensors are on the CPU, float32.
+    """What the sampler asks of an :class:`HCFlowNet`, by ONNX Runtime. What it returns is on the CPU, float32.
 
     Args:
         path: An ONNX file of `hcflow export`. Of a rescaling network either of its two files; the other one lies
@@ -102,7 +102,8 @@ class OnnxNet(torch.nn.Module):
         super().__init__()
         self._device, self._sessions = 'auto' if device is None else str(device), {}
         path = Path(path)
-        self.facts = self._open(path)
+        session, self.facts = self._open(path)
+        self._sessions[self.facts.graph] = session
         stem = path.stem if self.facts.graph == 'decode' else path.stem.removesuffix(DOWNSCALE)
         self._paths = {'decode': path.with_name(f'{stem}{ENDING}'),
                        'downscale': path.with_name(f'{stem}{DOWNSCALE}{ENDING}'), self.facts.graph: path}
@@ -111,7 +112,7 @@ class OnnxNet(torch.nn.Module):
         if task not in (None, self.task):
             raise InputError(f'{path} is a network for task {self.task!r}; here one for {task!r} is needed.')
 
-    def _open(self, path) -> OnnxFacts:
+    def _open(self, path):
         onnxruntime = import_onnxruntime()
         if not os.path.isfile(path):
             raise InputError(f'ONNX file {path} does not exist. Check its path; hcflow export makes such files.')
@@ -121,15 +122,15 @@ class OnnxNet(torch.nn.Module):
         facts = OnnxFacts.from_metadata(session.get_modelmeta().custom_metadata_map, path)
         if [each.name for each in session.get_inputs()] != facts.input_names():
             raise InputError(f'{path} is damaged: its graph has other inputs than its metadata say. Export it again.')
-        self._sessions[facts.graph] = session
-        return facts
+        return session, facts
 
     def _session(self, graph):
         if graph not in self._sessions:
-            facts = self._open(self._paths[graph])
+            session, facts = self._open(self._paths[graph])
             if facts != self.facts._replace(graph=graph):
                 raise InputError(f'{self._paths[graph]} is not of the same network as {self._paths[self.facts.graph]}; '
                                  'export it again.')
+            self._sessions[graph] = session
         return self._sessions[graph]
 
     def latent_shapes(self, lq: torch.Tensor) -> list[tuple[int, int, int, int]]:
@@ -205,7 +206,7 @@ def open_session(model: str | bytes, devices: list, name: str):
 def run(session, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
     """The output of a graph, by inputs in their order."""
     names = [each.name for each in session.get_inputs()]
-    values = {name: value.detach().float().contiguous().numpy() for name, value in zip(names, inputs, strict=True)}
+    values = {name: value.detach().cpu().float().contiguous().numpy() for name, value in zip(names, inputs, strict=True)}
     try:
         return torch.from_numpy(session.run(None, values)[0])
     except Exception as error:

@@ -243,6 +243,11 @@ def test_wrong_files(capsys, tmp_path):
                                 tmp_path / f'{name}.onnx')
     with pytest.raises(InputError, match='alone_downscale.onnx does not exist'):
         HCFlowRescaler(tmp_path / 'alone.onnx').downscale(HR)
+    shutil.copy('sr.onnx', tmp_path / 'alone_downscale.onnx')
+    rescaler = HCFlowRescaler(tmp_path / 'alone.onnx')
+    for _ in range(2):
+        with pytest.raises(InputError, match='is not of the same network'):
+            rescaler.downscale(HR)
 
 
 def test_what_an_onnx_network_does_not_do(capsys):

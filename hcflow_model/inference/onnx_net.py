@@ -206,9 +206,9 @@ def open_session(model: str | bytes, devices: list, name: str):
 def run(session, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
     """The output of a graph, by inputs in their order."""
     names = [each.name for each in session.get_inputs()]
-    values = {name: value.detach().cpu().float().contiguous().numpy() for name, value in zip(names, inputs, strict=True)}
+    arrays = [value.detach().cpu().float().contiguous().numpy() for value in inputs]
     try:
-        return torch.from_numpy(session.run(None, values)[0])
+        return torch.from_numpy(session.run(None, dict(zip(names, arrays, strict=True)))[0])
     except Exception as error:
         if 'allocate memory' in str(error) or 'bad_alloc' in str(error):
             raise MemoryError(_first_line(error)) from error

@@ -114,11 +114,15 @@ def test_constants_are_folded():
 
 def test_samples_are_those_of_pytorch():
     ours, theirs = HCFlowUpscaler('sr.pth', device='cpu'), HCFlowUpscaler('sr.onnx')
-    for image in (LR, LR[..., 0], np.concatenate([LR, LR[..., :1]], axis=2)):
-        for tile in (None, 16):
-            ours.tile = theirs.tile = tile
-            for a, b in zip(*(each.samples(image, 2, 0.7, seed=3) for each in (ours, theirs)), strict=True):
-                assert a.shape == b.shape and np.abs(a - b).max() < 1e-4 and a.std() > 0.05
+    ramp = np.tile(np.linspace(0, 1, 40, dtype=np.float32), (20, 1))
+    for image, tile in ((LR, None), (LR[..., 0], 16), (np.concatenate([LR, LR[..., :1]], axis=2), 16)):
+        ours.tile = theirs.tile = tile
+        drawn = [[*each.samples(image, 2, 0.7, seed=3), each(image, ramp), each(image, self_ensemble=True)]
+                 for each in (ours, theirs)]
+        for a, b in zip(*drawn, strict=True):
+            assert a.shape == b.shape and np.abs(a - b).max() < 1e-4 and a.std() > 0.05
+    samples = ours.samples(LR, 2)
+    assert theirs.scores(LR, samples, 'lr_psnr') == ours.scores(LR, samples, 'lr_psnr')
 
 
 def test_rescaling_pairs_with_pytorch(capsys):
@@ -256,9 +260,12 @@ def test_what_an_onnx_network_does_not_do(capsys):
         upscaler.log_likelihood(np.repeat(np.repeat(LR, 4, 0), 4, 1), LR)
     with pytest.raises(InputError, match='is not saved as a checkpoint'):
         upscaler.save_pretrained('a.pth')
+    with pytest.raises(InputError, match='has no gradients'):
+        HCFlowRescaler('rescaling.onnx').downscale(HR, refine=1)
     image = DATA / 'val_lq_x4' / 'cat.png'
-    assert '--amp is for PyTorch' in fails(capsys, 'upscale', '-i', image, '-o', 'out', '--weights', 'sr.onnx', '--amp',
-                                           'bf16')
+    for option in (['--amp', 'bf16'], ['--compile'], ['--num_samples', '2', '--keep', '1']):
+        assert f'{option[-2] if option[-1] == "1" else option[0]} needs PyTorch' in fails(
+            capsys, 'upscale', '-i', image, '-o', 'out', '--weights', 'sr.onnx', *option)
     for command in (['explore', '-i', image, '-o', 'out', '--weights', 'sr.onnx'], ['info', 'sr.onnx'],
                     ['export', '--weights', 'sr.onnx', '-o', 'again.onnx']):
         assert 'is an ONNX network' in fails(capsys, *command)

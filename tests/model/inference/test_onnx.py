@@ -120,7 +120,7 @@ def test_samples_are_those_of_pytorch():
         drawn = [[*each.samples(image, 2, 0.7, seed=3), each(image, ramp), each(image, self_ensemble=True)]
                  for each in (ours, theirs)]
         for a, b in zip(*drawn, strict=True):
-            assert a.shape == b.shape and np.abs(a - b).max() < 1e-4 and a.std() > 0.05
+            assert a.shape == b.shape and np.abs(a - b).max() < 1e-4 and a.std() > 0.005
     samples = ours.samples(LR, 2)
     assert theirs.scores(LR, samples, 'lr_psnr') == ours.scores(LR, samples, 'lr_psnr')
 

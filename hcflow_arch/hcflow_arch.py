@@ -60,7 +60,7 @@ class HCFlowNet(ChannelsLastModule):
             rescaling: (2, 1).
         num_grow_ch (int): Growth channels of the RRDBs. Default: 32; rescaling: 16.
         feature_net (dict): `{type: NAME, ...}`: an architecture registered in BasicSR that keeps the resolution,
-            in place of RRDBs. Default: None.
+            or enlarges, with `unshuffle: true`, in place of RRDBs. Default: None.
         coupling (str): Name of the coupling, see docs/extending.md. Default: 'AffineCoupling'.
         temperature (float): Sampling temperature of `net(lq)`. Default: 0; rescaling: 1.
         start (str): Starting values, 'paper' or 'wavelet' (compared in docs/learning.md). Default: 'paper'.

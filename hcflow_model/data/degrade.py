@@ -160,7 +160,8 @@ def blur_noise_jpeg(gt: torch.Tensor, scale: int, blur_prob: float = 1., kernel_
         raise InputError(f'kernel_size is {kernel_size!r}; sides of kernels are odd whole numbers.')
     if any(quality != int(quality) for quality in jpeg_range):
         raise InputError(f'jpeg_range is {jpeg_range!r}; qualities of JPEG are whole numbers.')
-    if not isinstance(kernel_list, (list, tuple)) or not kernel_list or not set(kernel_list) <= set(KERNELS):
+    if not isinstance(kernel_list, (list, tuple)) or not kernel_list or any(
+            kind not in KERNELS for kind in kernel_list):
         raise InputError(f'kernel_list is {kernel_list!r}; it must be a list of some of {", ".join(KERNELS)}.')
     for name, weights, num in (('kernel_prob', kernel_prob, len(kernel_list)), ('resize_prob', resize_prob, 3)):
         if not _are_numbers(weights, num) or min(weights) < 0 or sum(weights) <= 0:

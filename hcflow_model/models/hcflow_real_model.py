@@ -35,6 +35,8 @@ class HCFlowRealModel(HCFlowModel):
 
     @classmethod
     def check_options(cls, opt):
+        for key in [key for key in schema.REAL_ESRGAN if key in opt and opt[key] is None]:
+            del opt[key]  # ~ is the same as leaving it out
         super().check_options(opt)
         if not (opt['is_train'] and opt.get('high_order_degradation', True)):
             return

@@ -94,6 +94,14 @@ def test_a_dataset_without_kernels(tmp_path):
         make_model(tmp_path).feed_data({'gt': random_image(2, 3, 16, 16)})
 
 
+def test_empty_options_are_as_left_out():
+    opt = read_option_file(str(ROOT / 'options' / 'train_HCFlow_real_x4.yml'))
+    opt.update(is_train=True, gt_usm=None, queue_size=None, high_order_degradation=None)
+    opt['datasets']['train']['batch_size_per_gpu'] = 12
+    HCFlowRealModel.check_options(opt)
+    assert not {'gt_usm', 'queue_size', 'high_order_degradation'} & opt.keys()
+
+
 @pytest.mark.parametrize(('changes', 'message'), [
     ({'queue_size': 100}, "'queue_size' is 100; it must be a multiple of .*batch_size_per_gpu, which is 16"),
     ({'datasets.train.gt_size': 162}, "'datasets.train.gt_size' is 162; HR patches must be a multiple of the scale, 4"),

@@ -75,12 +75,12 @@ def gan_iteration(net, lq: torch.Tensor, gt: torch.Tensor):
     return iteration
 
 
-def measure(device: str = 'cpu', batch: int = 1, patch: int = 64,
-            channels_last: bool = False) -> dict[str, collections.Counter]:
+def measure(device: str = 'cpu', batch: int = 1, patch: int = 64, channels_last: bool = False,
+            forms: tuple[str, ...] = ('plain', 'default', 'low')) -> dict[str, collections.Counter]:
     """{'nll step, plain': {operation: number}, ...}."""
     lq, gt = common.images(batch, patch, device)
     figures = {}
-    for form in ('plain', 'default', 'low'):
+    for form in forms:
         memory = 'low' if form == 'low' else 'default'
         net = HCFlowNet(common.SCALE, memory=memory, channels_last=channels_last, **FEW).to(device)
         for norm in net.actnorms():

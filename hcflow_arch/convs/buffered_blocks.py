@@ -16,17 +16,17 @@ RESIDUAL = 0.2  # a block of a residual chain is added to its input times this
 
 
 class BufferedBlocks(torch.autograd.Function):
-    """Dense blocks of five conv3x3, in a chain with residual connections (RRDB), or a single one without.
+    """Dense blocks of five conv3x3: RRDBs of `group` blocks each, one after another, or a single block (group 0).
 
     Stores the buffers, C + 4G channels a block; with `recompute` the inputs of the blocks, C channels.
     """
 
     @staticmethod
-    def forward(ctx, x, residual, recompute, *parameters):
+    def forward(ctx, x, group, recompute, *parameters):
         """x: (N, C, H, W); parameters: weight and bias of each convolution in turn. Returns (N, num_out_ch, H, W)."""
         kept = []
-        out = _run(x, residual, parameters, kept, recompute)
-        ctx.residual, ctx.recompute, ctx.in_ch = residual, recompute, x.shape[1]
+        out = _run(x, group, parameters, kept, recompute)
+        ctx.group, ctx.recompute, ctx.in_ch = group, recompute, x.shape[1]
         ctx.save_for_backward(*parameters, *kept)
         return out
 
@@ -37,26 +37,34 @@ class BufferedBlocks(torch.autograd.Function):
             return _backward(ctx, grad)
 
 
-def _run(x, residual, parameters, kept=None, recompute=False):
+def _run(x, group, parameters, kept=None, recompute=False):
     """Run the blocks. Appends what backward needs to `kept`; without it, all blocks use one buffer."""
-    place = y = None
-    for parameters_of_block in _blocks(parameters):
-        before = place
-        if place is None or (kept is not None and not recompute):
-            buffer = _new_buffer(x, parameters_of_block)
-            place = buffer[:, :x.shape[1]]
-        if before is None:
+    blocks, y = _blocks(parameters), None
+    keeps_buffers = kept is not None and not recompute
+    buffer, place = _new_buffer(x, blocks[0])  # place: its first channels, where the input of a block is
+    outer = place.copy_(x) if keeps_buffers else x  # the input of the RRDB
+    for i, of_block in enumerate(blocks):
+        if i > 0:
+            before = place
+            if keeps_buffers:
+                buffer, place = _new_buffer(x, of_block)
+            _add_residual(before, y, outer, i % group == 0, out=place)
+            if i % group == 0:
+                outer = place if keeps_buffers else place.clone()
+        elif not keeps_buffers:
             place.copy_(x)
-        else:
-            torch.add(before, y, alpha=RESIDUAL, out=place)
         if kept is not None:
-            kept.append(buffer if not recompute else x if before is None else place.clone())
-        _grow(buffer, x.shape[1], parameters_of_block)
-        y = F.conv2d(buffer, *parameters_of_block[-2:], padding=1)
-    if not residual:
-        return y
-    y = torch.add(place, y, alpha=RESIDUAL, out=place if kept is None else None)
-    return x.add(y, alpha=RESIDUAL)
+            kept.append(buffer if keeps_buffers else outer if i == 0 or i % group == 0 else place.clone())
+        _grow(buffer, x.shape[1], of_block)
+        y = F.conv2d(buffer, *of_block[-2:], padding=1)
+    return _add_residual(place, y, outer, True) if group else y
+
+
+def _add_residual(x, y, outer, ends, out=None):
+    """x + 0.2 * y, y the output of a block and x its input; at the end of an RRDB its own residual, too."""
+    if not ends:
+        return torch.add(x, y, alpha=RESIDUAL, out=out)
+    return torch.add(outer, torch.add(x, y, alpha=RESIDUAL), alpha=RESIDUAL, out=out)
 
 
 def _blocks(parameters):
@@ -65,7 +73,8 @@ def _blocks(parameters):
 
 def _new_buffer(x, parameters):
     size = (x.shape[0], parameters[-2].shape[1], *x.shape[2:])
-    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout_like(parameters[0]))
+    buffer = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout_like(parameters[0]))
+    return buffer, buffer[:, :x.shape[1]]
 
 
 def _grow(buffer, end, parameters):
@@ -79,23 +88,23 @@ def _grow(buffer, end, parameters):
 def _backward(ctx, grad):
     blocks = _blocks(ctx.saved_tensors[:len(ctx.needs_input_grad) - 3])
     kept, grads = list(ctx.saved_tensors[10 * len(blocks):]), []
-    of_chain = grad  # gradient of the output of a block, divided by RESIDUAL**2 in a chain
+    inner = grad  # gradient of the output of a block, in an RRDB divided by RESIDUAL**2
     for i in reversed(range(len(blocks))):
         buffer = kept.pop()
         if ctx.recompute:
-            x, buffer = buffer, _new_buffer(buffer, blocks[i])
-            buffer[:, :ctx.in_ch].copy_(x)
+            x, (buffer, place) = buffer, _new_buffer(buffer, blocks[i])
+            place.copy_(x)
             _grow(buffer, ctx.in_ch, blocks[i])
-        of_x, of_parameters = _block_backward(of_chain, buffer, ctx.in_ch, blocks[i],
+        of_x, of_parameters = _block_backward(inner, buffer, ctx.in_ch, blocks[i],
                                               ctx.needs_input_grad[3 + 10 * i:][:10])
         grads = of_parameters + grads
-        of_chain = of_chain.add(of_x, alpha=RESIDUAL) if ctx.residual else of_x
-    if ctx.residual:
-        wanted = [of_parameter for of_parameter in grads if of_parameter is not None]
-        if wanted:
-            torch._foreach_mul_(wanted, RESIDUAL**2)
-        of_chain = grad.add(of_chain, alpha=RESIDUAL)
-    return of_chain, None, None, *grads
+        inner = inner.add(of_x, alpha=RESIDUAL) if ctx.group else of_x
+        if ctx.group and i % ctx.group == 0:  # the input of an RRDB
+            grad = inner = grad.add(inner, alpha=RESIDUAL)
+    wanted = [of_parameter for of_parameter in grads if of_parameter is not None]
+    if ctx.group and wanted:
+        torch._foreach_mul_(wanted, RESIDUAL**2)
+    return inner, None, None, *grads
 
 
 def _block_backward(grad, buffer, in_ch, parameters, wanted):
@@ -123,18 +132,19 @@ def buffers_pay(x: torch.Tensor, weight: torch.Tensor) -> bool:
     return not is_traced() and not (x.device.type == 'cpu' and is_channels_last(weight))
 
 
-def buffered_blocks(x: torch.Tensor, blocks, residual: bool = False, recompute: bool = False) -> torch.Tensor:
+def buffered_blocks(x: torch.Tensor, blocks, group: int = 0, recompute: bool = False) -> torch.Tensor:
     """Run dense blocks; under autocast in its type, as PyTorch's convolutions do.
 
     Args:
         x: (N, C, H, W).
         blocks: For each block its five nn.Conv2d.
-        residual: Chain them: x <- x + 0.2 * block(x), and at the end x_0 + 0.2 * x. Default: False, a single block.
+        group: Blocks of each RRDB: x <- x + 0.2 * block(x) for each of them, then x_0 + 0.2 * x. Default: 0, a single
+            block without residual connection.
         recompute: Store only the inputs of blocks for backward. Default: False.
     """
     x, *parameters = in_autocast_type(x, *(parameter for convs in blocks for conv in convs
                                            for parameter in (conv.weight, conv.bias)))
     with torch.autocast(x.device.type, enabled=False):
         if torch.is_grad_enabled():
-            return BufferedBlocks.apply(x, residual, recompute, *parameters)
-        return _run(x, residual, parameters)
+            return BufferedBlocks.apply(x, group, recompute, *parameters)
+        return _run(x, group, parameters)

@@ -19,23 +19,37 @@ class HiddenConvs(torch.autograd.Function):
     def forward(ctx, x, weight1x1, bias1x1, weight3x3, bias3x3):
         """x: (N, C, H, W); weights (D, C, 1, 1) and (K, D, 3, 3). Returns (N, K, H, W)."""
         ctx.save_for_backward(x, weight1x1, bias1x1, weight3x3)
-        return F.conv2d(_conv1x1_relu(x, weight1x1, bias1x1), weight3x3, bias3x3, padding=1)
+        return F.conv2d(conv1x1_relu(x, weight1x1, bias1x1), weight3x3, bias3x3, padding=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         x, weight1x1, bias1x1, weight3x3 = ctx.saved_tensors
-        wants = ctx.needs_input_grad
         with torch.autocast(x.device.type, enabled=False):  # x and parameters already have the type to compute in
-            hidden = _conv1x1_relu(x, weight1x1, bias1x1)
-        of_hidden, *of_conv3x3 = conv_backward(grad, hidden, weight3x3, (any(wants[:3]), *wants[3:]))
-        if of_hidden is None:
-            return None, None, None, *of_conv3x3
-        of_hidden = torch.ops.aten.threshold_backward(of_hidden, hidden, 0)
-        if not _prefers_rows(x):
-            return *conv_backward(of_hidden, x, weight1x1, wants[:3]), *of_conv3x3
-        of_x, *of_conv1x1 = conv_backward(_as_rows(of_hidden), _as_rows(x), weight1x1, wants[:3])
-        return None if of_x is None else _from_rows(of_x, x.shape[2]), *of_conv1x1, *of_conv3x3
+            hidden = conv1x1_relu(x, weight1x1, bias1x1)
+        return hidden_convs_backward(grad, x, hidden, weight1x1, weight3x3, ctx.needs_input_grad)
+
+
+def hidden_convs_backward(grad: torch.Tensor, x: torch.Tensor, hidden: torch.Tensor, weight1x1: torch.Tensor,
+                          weight3x3: torch.Tensor, wants: tuple[bool, ...]) -> tuple[torch.Tensor | None, ...]:
+    """Gradients of (x, weight1x1, bias1x1, weight3x3, bias3x3), None for those that are not wanted.
+
+    Args:
+        grad: Gradient of the output, (N, K, H, W).
+        x: Input, (N, C, H, W).
+        hidden: What :func:`conv1x1_relu` gives for it.
+        weight1x1: (D, C, 1, 1).
+        weight3x3: (K, D, 3, 3).
+        wants: Which of the five to compute.
+    """
+    of_hidden, *of_conv3x3 = conv_backward(grad, hidden, weight3x3, (any(wants[:3]), *wants[3:]))
+    if of_hidden is None:
+        return None, None, None, *of_conv3x3
+    of_hidden = torch.ops.aten.threshold_backward(of_hidden, hidden, 0)
+    if not _prefers_rows(x):
+        return *conv_backward(of_hidden, x, weight1x1, wants[:3]), *of_conv3x3
+    of_x, *of_conv1x1 = conv_backward(_as_rows(of_hidden), _as_rows(x), weight1x1, wants[:3])
+    return None if of_x is None else _from_rows(of_x, x.shape[2]), *of_conv1x1, *of_conv3x3
 
 
 def hidden_convs(x: torch.Tensor, weight1x1: torch.Tensor, bias1x1: torch.Tensor, weight3x3: torch.Tensor,
@@ -56,10 +70,11 @@ def hidden_convs(x: torch.Tensor, weight1x1: torch.Tensor, bias1x1: torch.Tensor
     with torch.autocast(x.device.type, enabled=False):
         if recompute:
             return HiddenConvs.apply(x, *parameters)
-        return F.conv2d(_conv1x1_relu(x, *parameters[:2]), *parameters[2:], padding=1)
+        return F.conv2d(conv1x1_relu(x, *parameters[:2]), *parameters[2:], padding=1)
 
 
-def _conv1x1_relu(x, weight, bias):
+def conv1x1_relu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """(N, C, H, W) -> (N, D, H, W), with a weight (D, C, 1, 1)."""
     if not _prefers_rows(x):
         return F.relu_(F.conv2d(x, weight, bias))
     return _from_rows(F.relu_(F.conv2d(_as_rows(x), weight, bias)), x.shape[2])

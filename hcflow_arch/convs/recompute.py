@@ -4,7 +4,7 @@ import torch.nn as nn
 from torch.autograd.function import once_differentiable
 
 
-def recomputed(function, module: nn.Module, *args):
+def recomputed(function, module: nn.Module | None, *args):
     """Run `function(*args)` and store only its arguments; backward runs it again.
 
     Like `torch.utils.checkpoint`, but without its hooks, whose time adds up over a hundred calls. Autograd gets the
@@ -13,12 +13,12 @@ def recomputed(function, module: nn.Module, *args):
     Args:
         function: Must be deterministic and draw no random numbers; data-dependent initialization happens in the first
             run only.
-        module: Must hold all parameters that the function uses.
+        module: Must hold all parameters that the function uses. None if it uses its arguments alone.
         args: Tensors and plain values.
     """
     if not torch.is_grad_enabled():
         return function(*args)
-    return _Recomputed.apply(function, len(args), *args, *module.parameters())
+    return _Recomputed.apply(function, len(args), *args, *(module.parameters() if module else ()))
 
 
 class _Recomputed(torch.autograd.Function):

@@ -9,7 +9,7 @@ from hcflow_arch.convs.modes import is_traced
 from hcflow_arch.errors import InputError
 from hcflow_arch.flow.subnets import xavier_init_
 
-from .rrdb import RRDB
+from .rrdb import RRDB, RRDBChain
 
 # what architectures raise on options or sizes that they cannot take; other exceptions are bugs of theirs
 REFUSALS = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
@@ -35,8 +35,8 @@ class RRDBFeatureNet(nn.Module):
         self.num_out_ch = 2 * num_feat if both_parts else num_feat
         self.both_parts = both_parts
         self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)
-        self.body1 = nn.Sequential(*(RRDB(num_feat, num_grow_ch, recompute) for _ in range(num_block[0])))
-        self.body2 = nn.Sequential(*(RRDB(num_feat, num_grow_ch, recompute) for _ in range(num_block[1])))
+        self.body1 = RRDBChain(*(RRDB(num_feat, num_grow_ch, recompute) for _ in range(num_block[0])))
+        self.body2 = RRDBChain(*(RRDB(num_feat, num_grow_ch, recompute) for _ in range(num_block[1])))
         self.conv_body = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
         for body in (self.body1, self.body2):
             xavier_init_(*(m for m in body.modules() if isinstance(m, nn.Conv2d)))

@@ -32,8 +32,19 @@ class RRDB(nn.Module):
         self.rdb3 = ResidualDenseBlock(num_feat, num_grow_ch, recompute)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        blocks = self.rdb1, self.rdb2, self.rdb3
-        compiled = self.rdb1.compiled and not torch.is_grad_enabled()
-        if not compiled and buffers_pay(x, self.rdb1.conv1.weight):
-            return buffered_blocks(x, [block.convs() for block in blocks], True, self.rdb1.recompute)
         return torch.add(x, self.rdb3(self.rdb2(self.rdb1(x))), alpha=0.2)
+
+    def blocks(self) -> list[ResidualDenseBlock]:
+        return [self.rdb1, self.rdb2, self.rdb3]
+
+
+class RRDBChain(nn.Sequential):
+    """RRDBs one after another, where that pays as one autograd function with few kernels."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        blocks = [block for rrdb in self for block in rrdb.blocks()]
+        compiled = blocks[0].compiled and not torch.is_grad_enabled()
+        replaced = any('forward' in vars(module) for module in (*self, *blocks))  # by another implementation
+        if compiled or replaced or not buffers_pay(x, blocks[0].conv1.weight):
+            return super().forward(x)
+        return buffered_blocks(x, [block.convs() for block in blocks], len(self[0].blocks()), blocks[0].recompute)

@@ -8,6 +8,7 @@ from hcflow_arch.errors import InputError
 
 from .layers import FlowLayer
 
+BOUND = 0.318  # times atan, which is within +-pi/2: log_scale is within +-0.5
 COUPLINGS: dict[str, type] = {}  # what `network_g.coupling` can name
 
 
@@ -28,7 +29,7 @@ def find_coupling(name: str) -> type:
 
 def bounded_log_scale(raw: torch.Tensor) -> torch.Tensor:
     """`0.318 * atan(2 * raw)`: within (-0.5, 0.5), so one coupling scales by at most 1.65 and cannot explode."""
-    return 0.318 * torch.atan(2 * raw)
+    return BOUND * torch.atan(2 * raw)
 
 
 def split_shift_scale(h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -130,25 +130,34 @@ def conv1x1(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = N
     A matrix product, because PyTorch computes it in full float32 on GPUs, whereas convolutions round to TF32.
     """
     n, _, h, w = x.shape
-    x, weight = x.flatten(2), weight.expand(n, -1, -1)
-    y = torch.bmm(weight, x) if bias is None else torch.baddbmm(bias.view(1, -1, 1), weight, x)
-    return y.view(n, -1, h, w)
+    return linear(x, weight, bias).view(n, -1, h, w)
 
 
-def sum_log_abs_det(weights: Sequence[torch.Tensor]) -> torch.Tensor:
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """:func:`conv1x1` as (N, K, H * W)."""
+    n, x = len(x), x.flatten(2)
+    weight = weight[None] if n == 1 else weight.expand(n, -1, -1)  # backward of expand is a sum, even of one
+    return torch.bmm(weight, x) if bias is None else torch.baddbmm(bias.view(1, -1, 1), weight, x)
+
+
+def sum_log_abs_det(weights: Sequence[torch.Tensor] | torch.Tensor) -> torch.Tensor:
     """Sum of log|det| of matrices of equal size, in one batched float64 call."""
-    matrices = torch.stack(tuple(weights))
+    matrices = _stacked(weights)
     return _back(torch.linalg.slogdet(double(matrices))[1].sum(), matrices)
 
 
-def invert(weights: Sequence[torch.Tensor]) -> torch.Tensor:
+def invert(weights: Sequence[torch.Tensor] | torch.Tensor) -> torch.Tensor:
     """Inverses of matrices of equal size, (K, C, C), in one batched call; in float64, because errors add up.
 
     Unlike `torch.linalg.inv`, this does not check for singular matrices, which would synchronize with a GPU. Their
     inverse is not finite.
     """
-    matrices = torch.stack(tuple(weights))
+    matrices = _stacked(weights)
     return _back(torch.linalg.inv_ex(double(matrices)).inverse, matrices)
+
+
+def _stacked(weights):
+    return weights if torch.is_tensor(weights) else torch.stack(tuple(weights))
 
 
 def double(x: torch.Tensor) -> torch.Tensor:

@@ -34,7 +34,8 @@ class ConditionalGaussian(FlowLayer):
     @full_precision
     def forward(self, x, context=None):
         mean, log_scale = self._mean_log_scale(context)
-        return (x - mean) * torch.exp(-log_scale), -log_scale.sum(dim=(1, 2, 3))
+        log_det = -log_scale
+        return (x - mean) * log_det.exp(), log_det.sum(dim=(1, 2, 3))
 
     @full_precision
     def inverse(self, z, context=None):

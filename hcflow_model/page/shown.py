@@ -208,8 +208,16 @@ def stoppable(images: HCFlowImages, remarks: list[str], is_stopped: Callable[[],
         check()
         progress(share)
 
+    warned = set()
+
+    def remark(record):
+        place = record.pathname, record.lineno
+        if place not in warned:  # each step warns anew
+            warned.add(place)
+            remarks.append(record.getMessage())
+
     handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: remarks.append(record.getMessage())
+    handler.emit = remark
     logger = logging.getLogger('basicsr')
     logger.addHandler(handler)
     hook = register_module_forward_pre_hook(check) if images.device.type == 'cpu' else None

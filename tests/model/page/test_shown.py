@@ -90,8 +90,8 @@ def test_a_large_picture_is_tiled_and_says_so(upscaler, shown, monkeypatch):
         monkeypatch.setattr(f'{module}.memory_needed', lambda *args: 2**60)
     monkeypatch.setattr('hcflow_model.inference.tile_size.DEFAULT_TILE', 32)
     with page.stoppable(upscaler, shown.remarks, lambda: False, lambda share: None):
-        list(page.super_resolve(upscaler, shown, LR, GT, 0, 1, 0))
-    assert 'tiles of 32' in shown.remarks[0]
+        list(page.super_resolve(upscaler, shown, LR, GT, 0.5, 1, 0))
+    assert ['tiles of 32' in remark for remark in shown.remarks] == [True, False, False]  # said once
     assert shown.remarks[-1] == 'The likelihood is left out: the picture does not fit into memory whole.'
 
 

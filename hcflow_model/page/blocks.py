@@ -1,10 +1,11 @@
 """The page itself: what stands where, and what happens when."""
+import queue
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import gradio as gr
@@ -37,6 +38,8 @@ CSS = """
 .all-pictures .grid-container {grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)) !important}
 .error {color: var(--error-text-color, #b91c1c); font-weight: 600}
 """
+WORKING = 'Working …'
+POLL_SECONDS = 0.2
 CACHE_SECONDS = 3600  # files of earlier pictures are kept as long
 FORMATS = {'PNG': '.png', 'JPEG': '.jpg', 'WebP': '.webp'}
 HIGH = 'high resolution: shrink it first, and compare'
@@ -125,34 +128,48 @@ class Page:
                                                             temperature.release, seed.submit, run.click], taken, stop)
 
     def _connect(self, images, show, inputs, results, triggers, taken, stop):
-        def run(request: gr.Request, progress=gr.Progress(), *values):  # noqa: B008  (Gradio looks for these two)
+        def run(request: gr.Request, *values):
             *values, left, right = values
-            yield from self._run(images, show, values, results, (left, right), request.session_hash, progress)
+            yield from self._run(images, show, values, results, (left, right), request.session_hash)
 
         event = {'fn': run, 'inputs': [*inputs, results.left, results.right], 'outputs': results.outputs(),
-                 'show_progress_on': results.status, 'concurrency_id': 'network', 'concurrency_limit': 1,
-                 'trigger_mode': 'always_last', 'api_visibility': 'private'}
+                 'show_progress': 'minimal', 'show_progress_on': results.status, 'concurrency_id': 'network',
+                 'concurrency_limit': 1, 'trigger_mode': 'always_last', 'api_visibility': 'private'}
         gr.on(triggers, **event)
         taken.then(**event)
         stop.click(self._stop, queue=False, show_progress='hidden', api_visibility='private')
 
     def _run(self, images: HCFlowImages, show: Callable, values: list, results: 'Results', chosen: tuple[str, str],
-             session: str, progress: Callable) -> Iterator[dict]:
-        """Updates of the page while a picture is worked on."""
+             session: str) -> Iterator[dict]:
+        """Updates of the page while a picture is worked on, in a thread of its own."""
         stop = self._stops[session] = threading.Event()
         folder = self.folder / session / images.task
         shutil.rmtree(folder, ignore_errors=True)  # what was shown before
-        shown, start = Shown(Path(tempfile.mkdtemp(dir=_made(folder))), None), time.monotonic()
-        try:
-            with enough_memory(), stoppable(images, shown.remarks, stop.is_set, progress), \
-                    closing(show(shown, *values)) as steps:
-                for _ in steps:
-                    yield results.update(shown, chosen, 'Working …')
-            yield results.update(shown, chosen, f'Done in {time.monotonic() - start:.1f} s.')
-        except Stopped:
-            yield results.update(shown, chosen, 'Stopped.')
-        except InputError as error:
-            yield results.update(shown, chosen, str(error), is_error=True)
+        folder.mkdir(parents=True)
+        shown, start, news = Shown(folder, None), time.monotonic(), queue.SimpleQueue()
+
+        def work():
+            with enough_memory(), stoppable(images, shown.remarks, stop.is_set, news.put):
+                for _ in show(shown, *values):
+                    news.put(shown.copy())  # the work goes on
+
+        yield {results.status: WORKING}
+        with ThreadPoolExecutor(1) as pool:
+            try:
+                future = pool.submit(work)
+                while not (future.done() and news.empty()):
+                    with suppress(queue.Empty):
+                        new = news.get(timeout=POLL_SECONDS)
+                        yield (results.update(new, chosen, WORKING) if isinstance(new, Shown) else
+                               {results.status: f'{WORKING} {new:.0%}'})
+                future.result()
+                yield results.update(shown, chosen, f'Done in {time.monotonic() - start:.1f} s.')
+            except Stopped:
+                yield results.update(shown, chosen, 'Stopped.')
+            except InputError as error:
+                yield results.update(shown, chosen, str(error), is_error=True)
+            finally:
+                stop.set()  # where nobody looks any more
 
     def _stop(self, request: gr.Request):
         if request.session_hash in self._stops:
@@ -246,11 +263,6 @@ def _buttons():
 
 def _seed(value):
     return check_seed(0 if value is None else value)
-
-
-def _made(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _escaped(text):

@@ -58,6 +58,12 @@ class Shown:
         self.files[name] = path
         return path
 
+    def copy(self) -> 'Shown':
+        """What there is by now."""
+        twin = Shown(self.folder, self.profile)
+        twin.files, twin.figures, twin.remarks = dict(self.files), list(self.figures), list(self.remarks)
+        return twin
+
     def archive(self) -> Path:
         """All pictures in one ZIP file."""
         path = self.folder / 'pictures.zip'

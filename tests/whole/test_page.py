@@ -192,10 +192,10 @@ def test_stop(view, tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (500, 500, 1), np.uint8).repeat(3, 2)
     cv2.imwrite(str(tmp_path / 'large.png'), noise)
     view.upload(tmp_path / 'large.png')
-    view.wait('Working')
+    view.see('.all-pictures', 'bicubic')
     view.page.locator('.stop:visible').click()
     view.wait('Stopped')
-    view.see('.all-pictures', 'bicubic')  # what was there stays
+    view.see('.all-pictures', 'bicubic')  # what was made before stays
     view.upload(LR)
     view.wait('Done')
 

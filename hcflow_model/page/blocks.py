@@ -1,6 +1,7 @@
 """The page itself: what stands where, and what happens when."""
 import queue
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -146,6 +147,7 @@ class Page:
         folder = self.folder / session / images.task
         shutil.rmtree(folder, ignore_errors=True)  # what was shown before
         folder.mkdir(parents=True)
+        folder = Path(tempfile.mkdtemp(dir=folder))  # of another name each time: browsers keep what they have seen
         shown, start, news = Shown(folder, None), time.monotonic(), queue.SimpleQueue()
 
         def work():

@@ -115,6 +115,10 @@ class View:
         """The picture that the download button gives."""
         return cv2.imdecode(np.frombuffer(self.download(), np.uint8), cv2.IMREAD_UNCHANGED)
 
+    def sources(self):
+        """Addresses of the pictures of the slider."""
+        return self.page.locator('.slider:visible img').evaluate_all('images => images.map(image => image.src)')
+
     def width(self):
         return self.page.evaluate('document.documentElement.scrollWidth')
 
@@ -129,13 +133,14 @@ def view(browser, server, request):
 def test_samples_of_one_seed_are_equal_and_those_of_upscale(view, weights):
     view.upload(LR)
     view.wait('seed 0')
-    first = view.picture()
+    first, seen = view.picture(), view.sources()
     upscaler = HCFlowUpscaler(weights / 'sr.pth', device='cpu')
     assert np.array_equal(first, upscaler(cv2.imread(str(LR))))
     view.page.locator('#seed input').fill('1')
     view.page.locator('#seed input').press('Enter')
     view.wait('seed 1')
     other = view.picture()
+    assert not set(seen) & set(view.sources())  # else the browser would show what it has seen
     assert np.array_equal(other, upscaler(cv2.imread(str(LR)), seed=1)) and not np.array_equal(first, other)
     view.page.locator('#seed input').fill('0')
     view.page.locator('.run:visible').click()
@@ -153,8 +158,7 @@ def test_bundled_picture_with_figures_and_slider(view, server):
         view.see('.all-pictures', text)
 
     images = view.page.locator('.slider:visible img')
-    names = images.evaluate_all('images => images.map(image => image.src.split("/").pop())')
-    assert sorted(set(names)) == ['bicubic.png', 'sample_1.png']
+    assert sorted({source.split('/')[-1] for source in view.sources()}) == ['bicubic.png', 'sample_1.png']
     before = images.evaluate_all('images => images.map(image => image.getAttribute("style"))')
     box = view.page.locator('.slider:visible').bounding_box()
     middle = box['x'] + box['width'] / 2, box['y'] + box['height'] / 2

@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser, formats: bool = True) -> None
     add_network_arguments(parser, ', an ONNX file of hcflow export')
 
 
-def add_sampling_arguments(parser: argparse.ArgumentParser, temperature: str) -> None:
-    """What images are drawn from; `temperature`: what its help says."""
+def add_sampling_arguments(parser: argparse.ArgumentParser, temperature: str, ensemble: str = '') -> None:
+    """What images are drawn from; `temperature`: what its help says; `ensemble`: what that of --self_ensemble adds."""
     parser.add_argument('--temperature', metavar='T',
                         help=f'{temperature}. Or a map of it: a grey image as large as the input or the output, black '
                         'for 0 and white for 1; or a folder with a map of the same name (.png) for each image')
@@ -28,7 +28,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser, temperature: str) ->
                         help='of the noise; the same seed gives the same images (default: 0)')
     parser.add_argument('--self_ensemble', action='store_true',
                         help='the mean over the eight flips and turns of the image, at temperature 0; takes 8 times as '
-                        'long')
+                        f'long{ensemble}')
 
 
 def add_tile_arguments(parser: argparse.ArgumentParser) -> None:

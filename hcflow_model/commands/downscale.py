@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--quality', type=int, metavar='Q', help='of jpg and webp, from 1 to 100 (default: 95)')
     parser.add_argument('--refine', type=int, default=0, metavar='N',
                         help='N steps of gradient descent on the small image, for what the network restores of it; '
-                        'the image that restores best is kept. A step takes 3 to 4 times as long as restoring '
+                        'the image that restores best is kept. A step takes about 4 times as long as restoring '
                         '(default: 0)')
     parser.add_argument('--refine_weight', type=float, default=0.05, metavar='W',
                         help="with --refine: weight of staying near the network's own small image (default: 0.05)")

@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _arguments.add_arguments(parser)
     parser.add_argument('--scale', type=int, metavar='S', help="the network's; images that do not name their original "
                         'size become exactly S times as large, which is otherwise said of each')
-    _arguments.add_sampling_arguments(parser, "of the latents (default: the network's, 1)")
+    _arguments.add_sampling_arguments(parser, "of the latents (default: the network's)", '. Mostly worse here: '
+                                      'detail is hidden in the small image in one direction')
 
 
 def run(args: argparse.Namespace) -> int:

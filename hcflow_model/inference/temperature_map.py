@@ -10,8 +10,9 @@ def temperature_map(name: str, image: np.ndarray, size: tuple[int, int], scale: 
 
     Args:
         name: How messages call the map.
-        image: Grey, of the size of the LR image, or `scale` times it, which is averaged. uint8 and uint16: black is 0,
-            white is 1; floats are the temperatures themselves. Equal colours count as grey; alpha is left out.
+        image: Grey, of the size of the LR image, or `scale` times it, which is averaged; less than `scale` pixels may
+            be missing at the end. uint8 and uint16: black is 0, white is 1; floats are the temperatures themselves.
+            Equal colours count as grey; alpha is left out.
         size: (h, w) of the LR image.
         scale: Of the network.
 
@@ -24,7 +25,10 @@ def temperature_map(name: str, image: np.ndarray, size: tuple[int, int], scale: 
     array = check_array(name, image)
     colours = array[..., planes(array)[0].channels]
     height, width = size
-    if array.shape[:2] not in ((height, width), (scale * height, scale * width)):
+    missing = [scale * length - of for length, of in zip(size, array.shape[:2], strict=True)]
+    if array.shape[:2] == (height, width):
+        missing = [0, 0]
+    elif not all(0 <= length < scale for length in missing):
         raise InputError(f'{name} is {array.shape[0]}x{array.shape[1]}; for this image it must be {height}x{width}, or '
                          f'{scale} times that.')
     values = colours / (np.iinfo(array.dtype).max if array.dtype.kind == 'u' else 1)
@@ -33,5 +37,6 @@ def temperature_map(name: str, image: np.ndarray, size: tuple[int, int], scale: 
                          '(no noise); usual values are 0 to 1.')
     if not (values == values[..., :1]).all():
         raise InputError(f'{name} has colours; a map of temperatures is grey: black is 0, white is 1.')
-    blocks = values[..., 0].reshape(height, array.shape[0] // height, width, array.shape[1] // width)
+    values = np.pad(values[..., 0], [(0, length) for length in missing], 'edge')
+    blocks = values.reshape(height, values.shape[0] // height, width, values.shape[1] // width)
     return blocks.mean((1, 3), np.float64).astype(np.float32)  # exact where all are equal

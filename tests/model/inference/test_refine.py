@@ -24,12 +24,12 @@ def error(rescaler, image, small):
 
 @pytest.mark.parametrize('kwargs', [{}, {'tile': 16, 'overlap': 2}])
 def test_more_steps_are_never_worse(kwargs):
-    image = read_image(DATA / 'val_gt' / 'cat.png')[:22, :78]  # two tiles
+    image = read_image(DATA / 'val_gt' / 'cat.png')[:20, :72]  # two tiles
     rescaler = rescaler_of(**kwargs)
-    smalls = [rescaler.downscale(image, refine=steps) for steps in (0, 1, 2, 4, 8)]
+    smalls = [rescaler.downscale(image, refine=steps) for steps in (0, 1, 2, 5)]
     errors = [error(rescaler, image, small) for small in smalls]
     assert np.array_equal(smalls[0], rescaler.downscale(image))
-    assert errors == sorted(errors, reverse=True) and errors[-1] < 0.97 * errors[0]
+    assert errors == sorted(errors, reverse=True) and errors[-1] < 0.98 * errors[0]
     assert smalls[-1].dtype == np.uint8 and smalls[-1].shape == smalls[0].shape
 
 

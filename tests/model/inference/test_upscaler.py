@@ -236,7 +236,9 @@ def test_temperature_maps():
     quiet, lively = (abs(got - up(LR, t))[:, part] for t, part in ((0, slice(0, 20)), (0.8, slice(100, 120))))
     assert quiet.mean() < 1 and lively.mean() < 1 and abs(got - up(LR, 0))[:, 100:].mean() > 2
     rescaler = HCFlowRescaler(net_of('rescaling'), device='cpu')
-    assert np.array_equal(rescaler.restore(LR, temperature=large), rescaler.restore(LR, temperature=0.8))
+    for size in ((80, 120), (77, 118)):
+        map_ = large[:size[0], :size[1]]
+        assert np.array_equal(rescaler.restore(LR, size, map_), rescaler.restore(LR, size, 0.8))
 
 
 def test_self_ensemble():
@@ -254,6 +256,7 @@ def test_self_ensemble():
 @pytest.mark.parametrize('call,message', [
     (lambda: upscaler()(LR, 0.8, self_ensemble=True), 'at temperature 0'),
     (lambda: upscaler()(LR, LR), 'temperature has colours'),
+    (lambda: upscaler()(LR, HR[:76, :120, 0]), 'temperature is 76x120'),
     (lambda: upscaler()(LR, HR[:40, :60, 0]), 'temperature is 40x60; for this image it must be 20x30'),
     (lambda: upscaler()(LR, np.full((20, 30), -0.5)), 'temperature has values from -0.5'),
     (lambda: upscaler()(LR, np.full((20, 30), np.nan)), 'temperature has values from nan'),

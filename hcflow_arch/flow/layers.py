@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 import torch.nn as nn
 
-from hcflow_arch.convs.modes import full_precision
+from hcflow_arch.convs.modes import full_precision, is_traced
 
 NO_FLOAT64 = ('mps',)  # types of devices
 
@@ -135,8 +135,9 @@ def conv1x1(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = N
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """:func:`conv1x1` as (N, K, H * W)."""
-    n, x = len(x), x.flatten(2)
-    weight = weight[None] if n == 1 else weight.expand(n, -1, -1)  # backward of expand is a sum, even of one
+    n, x = x.shape[0], x.flatten(2)
+    # backward of expand is a sum, even of one; what is traced must take other numbers of images
+    weight = weight[None] if not is_traced() and n == 1 else weight.expand(n, -1, -1)
     return torch.bmm(weight, x) if bias is None else torch.baddbmm(bias.view(1, -1, 1), weight, x)
 
 

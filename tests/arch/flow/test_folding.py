@@ -110,3 +110,13 @@ def test_modes_and_copies_do_not_mix_what_is_kept():
     assert torch.allclose(net.decode(LQ, temperature=0), scaled, atol=1e-6)  # with gradients nothing is kept
     net.double()
     assert torch.allclose(decoded(net, LQ.double()).float(), scaled, atol=1e-4)
+
+
+def test_traced_networks_take_other_numbers_of_images():
+    net = perturb(small_net(2), 0.05).eval().requires_grad_(False)
+    with torch.no_grad():
+        traced = torch.jit.trace(lambda lq, *latents: net.decode(lq, latents, clamp=False), (LQ, *net.draw_latents(LQ)),
+                                 check_trace=False)
+        lq = random_image(2, 3, 4, 6, seed=1)
+        latents = net.draw_latents(lq)
+        assert torch.allclose(traced(lq, *latents), net.decode(lq, latents, clamp=False), atol=1e-5)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from hcflow_arch import HCFlowNet
 from hcflow_arch.convs.buffered_blocks import NEGATIVE_SLOPE, RESIDUAL
 from hcflow_arch.features.feature_net import RegisteredFeatureNet
-from hcflow_arch.features.rrdb import RRDB
+from hcflow_arch.features.rrdb import RRDB, RRDBChain
 from hcflow_arch.flow.layers import FlowLayer
 from hcflow_arch.flow.level import HCFlowLevel
 from hcflow_arch.flow.squeeze import SpaceToDepth
@@ -93,8 +93,8 @@ def _with_plain_subnets(net: HCFlowNet, half: bool) -> HCFlowNet:
 
 def _replace_subnets(module: nn.Module, half: bool) -> None:
     for name, child in module.named_children():
-        if isinstance(child, RRDB):  # cast with its feature net
-            setattr(module, name, _RRDB(child))
+        if isinstance(child, RRDBChain):  # cast with its feature net
+            setattr(module, name, nn.Sequential(*map(_RRDB, child)))
         elif isinstance(child, (FCN, DenseBlock)):
             setattr(module, name, _Subnet(_FCN(child) if isinstance(child, FCN) else _DenseBlock(child), half))
         elif not isinstance(child, RegisteredFeatureNet):
@@ -167,7 +167,7 @@ class _RRDB(nn.Module):
 
     def __init__(self, rrdb: RRDB):
         super().__init__()
-        self.blocks = nn.ModuleList(_DenseBlock(block, RESIDUAL) for block in (rrdb.rdb1, rrdb.rdb2, rrdb.rdb3))
+        self.blocks = nn.ModuleList(_DenseBlock(block, RESIDUAL) for block in rrdb.blocks())
 
     def forward(self, x):
         y = x

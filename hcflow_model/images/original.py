@@ -61,7 +61,7 @@ class Sidecar(NamedTuple):
         except (ValueError, TypeError, OverflowError, RecursionError) as error:  # also 1e999, brackets without end
             raise InputError(f'{path}: what it says of its original cannot be read; downscale the original '
                              'again.') from error
-        sidecar = sidecar._replace(height=numbers[0], width=numbers[1], scale=numbers[2])
+        sidecar = sidecar._replace(height=numbers[0], width=numbers[1], scale=numbers[2], network=str(sidecar.network))
         if sidecar.scale != scale:
             raise InputError(f'{path} was made small at scale {sidecar.scale}, the network has scale {scale}; take the '
                              'network that made it.')

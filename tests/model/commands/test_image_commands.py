@@ -217,13 +217,16 @@ def test_small_images_that_were_changed(capsys):
     endless = '{"height": 1e999, "width": 1, "scale": 4, "type": "uint8", "network": ""}'
     write_image('small/endless.png', file.pixels, text={'hcflow': endless})
     write_image('small/nested.png', file.pixels, text={'hcflow': '[' * 100000})
+    listed = {**json.loads(file.text['hcflow']), 'network': [1]}
+    write_image('small/listed.png', file.pixels, text={'hcflow': json.dumps(listed)})
     torch.save({'params': perturb(small_net(4, 'rescaling'), 0.03).state_dict()}, 'other.pth')
     capsys.readouterr()
     assert main(['restore', '-i', 'small', '-o', 'large', '-w', 'other.pth']) == 1
     out, err = capsys.readouterr()
-    assert below('large') == ['stripped.png'] and '1 done, 5 failed' in out
+    assert below('large') == ['stripped.png'] and '1 done, 6 failed' in out
     assert 'stripped.png does not name its original size' in out
     assert 'cat.png was made small by another network than other.pth' in err and not Path('large/cat.png').exists()
+    assert 'listed.png was made small by another network' in err
     assert 'cropped.png is ' in err and all(f'{name}.png: ' in err for name in ('nonsense', 'endless', 'nested'))
     torch.save({'params': small_net(2, 'rescaling').state_dict()}, 'x2.pth')
     assert main(['restore', '-i', 'small/cat.png', '-o', 'x2', '-w', 'x2.pth']) == 1

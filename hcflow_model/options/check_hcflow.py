@@ -116,6 +116,8 @@ def _check_validation(val, task):
                          'val.num_samples to 2 or more, or remove the metric.')
     if 'nll' in metrics or 'calculate_nll' in types:
         raise InputError('val.metrics asks for the nll, which is always reported where HR is known; remove it.')
+    if val.get('refine') and task != 'rescaling':
+        raise InputError(f"'val.refine' refines the small images of rescaling, and the task is {task!r}; remove it.")
     if 'compression' in val:
         _check_qualities('val.compression', val['compression'], task)
 

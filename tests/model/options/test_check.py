@@ -174,6 +174,7 @@ BAD = [
     ({**RESCALING, 'train.compression': {**JPEG, 'quality': [0, 50]}}, "'train.compression.quality' is 0; it must be"),
     ({**RESCALING, 'train.compression': {**JPEG, 'prob': 80}}, "'train.compression.prob' is 80; it must be 1 or less"),
     ({'val.compression': [90]}, "'val.compression' stores the images of rescaling"),
+    ({'val.refine': 2}, "'val.refine' refines the small images of rescaling"),
     ({**RESCALING, 'val.compression': [90, 101]}, "'val.compression' is 101; it must be 100 or less"),
     ({**RESCALING, 'val.compression': [None, 90, None]}, r'it must be one or more different qualities'),
     ({'train.compression': {'type': 'jpeg'}}, "'train.compression' has no effect in training of task 'sr'"),

@@ -35,8 +35,8 @@ def make_model(tmp_path, losses=NLL_OPT, **general):
     return HCFlowRealModel(opt)
 
 
-def batch(level, size=64):
-    """Two HR images around a brightness, with kernels as RealESRGANDataset draws them."""
+def batch(level, size=96):
+    """Two HR images around a brightness, large enough for the kernels at any size, and kernels of RealESRGANDataset."""
     kernel = torch.from_numpy(np.stack([circular_lowpass_kernel(2, 9, 21)] * 2)).float()
     gt = level + 0.1 * random_image(2, 3, size, size, seed=int(100 * level))
     return {'gt': gt, 'kernel1': kernel, 'kernel2': kernel, 'sinc_kernel': kernel, 'gt_path': ['a', 'b']}

@@ -321,3 +321,18 @@ def change_options(opt, changes):
         else:
             block[key] = value
     return opt
+
+
+def below(folder):
+    """Names of all files of a folder and its subfolders, sorted."""
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob('*') if path.is_file())
+
+
+def fails(capsys, *argv):
+    """The one line that a command says of what is wrong; nothing was written."""
+    from hcflow_model.commands import main
+    before = below('.')
+    assert main([str(arg) for arg in argv]) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith('hcflow: error: ') and err.count('\n') == 1 and not out and below('.') == before
+    return err

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='N steps of gradient descent on the small image, for what the network restores of it; '
                         'the image that restores best is kept. A step takes about 4 times as long as restoring '
                         '(default: 0)')
-    parser.add_argument('--refine_weight', type=float, default=0.05, metavar='W',
+    parser.add_argument('--refine_weight', type=float, metavar='W',
                         help="with --refine: weight of staying near the network's own small image (default: 0.05)")
 
 
@@ -39,14 +39,18 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f'--quality is {args.quality}; it must be a whole number from 1 to 100.')
     if args.quality is not None and any(job.extension == '.png' for job in jobs):
         raise InputError('--quality is for jpg and webp, PNG loses nothing; give --format jpg or --format webp.')
+    if args.refine_weight is not None and not args.refine:
+        raise InputError(f'--refine_weight {args.refine_weight:g} is for the steps of --refine; give --refine N, or '
+                         'leave it out.')
     quality = 95 if args.quality is None else args.quality
 
     from hcflow_model.images.files import check_format, read_image_file, through_file, write_image
     from hcflow_model.images.original import Sidecar
-    from hcflow_model.inference.refine import check_refine
+    from hcflow_model.inference.refine import WEIGHT, check_refine
     from hcflow_model.inference.upscaler import HCFlowRescaler
     from hcflow_model.utils.memory import keep_freed_memory
-    check_refine(args.refine, args.refine_weight, '--refine')
+    refine_weight = WEIGHT if args.refine_weight is None else args.refine_weight
+    check_refine(args.refine, refine_weight, '--refine')
     rescaler = HCFlowRescaler(_batch.weights(args, 'rescaling'), **_batch.constructor_arguments(args))
     keep_freed_memory(rescaler.device)
 
@@ -56,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         path = job.path(job.extension)
         check_format(path, file.pixels, [-(-length // rescaler.scale) for length in file.pixels.shape[:2]])
         store = None if job.extension == '.png' else functools.partial(through_file, job.extension, quality=quality)
-        lr = rescaler.downscale(file.pixels, args.refine, args.refine_weight, store)
+        lr = rescaler.downscale(file.pixels, args.refine, refine_weight, store)
         write_image(path, lr, file.profile, Sidecar.of(file.pixels, rescaler.net).as_text(), quality)
 
     return _batch.run_jobs(jobs, process, args.overwrite)

@@ -151,7 +151,8 @@ def _arguments_of_docstring(function) -> Iterator[tuple[str, tuple[str, str]]]:
 def _plain(kind):
     words = {'int': 'a whole number', 'float': 'a number', 'str': 'text', 'dict': 'a block', 'bool': 'true or false',
              'Sequence[int]': 'a list', 'Sequence[float]': 'a list',
-             'Sequence[str]': 'a list', 'str | None': 'text or ~', 'dict[str, float]': 'a block'}
+             'Sequence[str]': 'a list', 'str | None': 'text or ~', 'dict[str, float]': 'a block',
+             'dict or list': 'a block or a list'}
     return words.get(kind, kind)
 
 

@@ -9,7 +9,7 @@ import torch.nn as nn
 from .checks import check_counts, check_image, check_latents, check_num_block, check_temperature, fit_to_scale
 from .convs.layout import ChannelsLastModule
 from .errors import InputError
-from .features.feature_net import RegisteredFeatureNet, RRDBFeatureNet
+from .features.feature_net import RegisteredFeatureNet, RRDBFeatureNet, build_feature_net, per_level
 from .flow.couplings import ShiftCoupling, find_coupling
 from .flow.initialization import apply_start, fit_start, no_data_start
 from .flow.layers import ActNorm2d
@@ -59,8 +59,9 @@ class HCFlowNet(ChannelsLastModule):
         num_block (Sequence[int]): RRDBs in the two parts of the feature nets. Default: (7, 7) up to x4, else (5, 5);
             rescaling: (2, 1).
         num_grow_ch (int): Growth channels of the RRDBs. Default: 32; rescaling: 16.
-        feature_net (dict): `{type: NAME, ...}`: an architecture registered in BasicSR that keeps the resolution,
-            or enlarges, with `unshuffle: true`, in place of RRDBs. Default: None.
+        feature_net (dict or list): In place of RRDBs, `{type: NAME, ...}`: ResidualFeatureNet with `num_feat` and
+            `num_block`, or an architecture registered in BasicSR that keeps the resolution, or enlarges, with
+            `unshuffle: true`. A list has one for each level, finest first; `~`: RRDBs. Default: None.
         coupling (str): Name of the coupling, see docs/extending.md. Default: 'AffineCoupling'.
         temperature (float): Sampling temperature of `net(lq)`. Default: 0; rescaling: 1.
         start (str): Starting values, 'paper' or 'wavelet' (compared in docs/learning.md). Default: 'paper'.
@@ -78,9 +79,9 @@ class HCFlowNet(ChannelsLastModule):
     def __init__(self, scale: int = 4, task: str = 'sr', quant_bins: int | None = None,
                  num_flow_steps: int | None = None, num_cond_steps: int | None = None, hidden_channels: int = 64,
                  num_subnet_grow_ch: int = 32, num_feat: int = 64, num_block: Sequence[int] | None = None,
-                 num_grow_ch: int | None = None, feature_net: dict | None = None, coupling: str = 'AffineCoupling',
-                 temperature: float | None = None, start: str = 'paper', memory: str = 'default',
-                 channels_last: bool | None = None, compile: bool = False):
+                 num_grow_ch: int | None = None, feature_net: dict | Sequence[dict | None] | None = None,
+                 coupling: str = 'AffineCoupling', temperature: float | None = None, start: str = 'paper',
+                 memory: str = 'default', channels_last: bool | None = None, compile: bool = False):
         given = {name: value for name, value in locals().items() if name not in ('self', '__class__')}
         super().__init__()
         self.arguments = {name: value for name, value in given.items() if value is not None}  # to rebuild the network
@@ -131,13 +132,14 @@ class HCFlowNet(ChannelsLastModule):
             num_channels = num_low
 
         levels, num_coarser = [], 0
-        for main, num_low, num_high in reversed(levels_args):
+        for (main, num_low, num_high), opt in zip(reversed(levels_args), reversed(per_level(feature_net, num_levels)),
+                                                  strict=True):
             num_in_ch = num_low + num_coarser
-            if feature_net is None:
+            if opt is None:
                 net = RRDBFeatureNet(num_in_ch, num_feat, tuple(num_block), num_grow_ch, both_parts=not rescaling,
                                      recompute=recompute)
             else:
-                net = RegisteredFeatureNet(num_in_ch, feature_net)
+                net = build_feature_net(num_in_ch, opt, recompute)
             steps = [glow_step(num_high, net.num_out_ch) for _ in range(num_cond_steps)]
             prior = FlowSequential(*steps, ConditionalGaussian(num_high, net.num_out_ch, bounded=rescaling))
             levels.append(HCFlowLevel(main, num_low, net, prior))

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from hcflow_arch import HCFlowNet
+from hcflow_arch.features.residual import ResidualBlock
 from hcflow_arch.features.rrdb import RRDB, ResidualDenseBlock
 from hcflow_arch.flow.layers import InvertibleConv1x1
 from hcflow_arch.flow.steps import FlowSequential, FlowStep
@@ -29,6 +30,10 @@ def residual_dense_block(self, x):
 
 def rrdb(self, x):
     return self.rdb3(self.rdb2(self.rdb1(x))) * 0.2 + x
+
+
+def residual_block(self, x):
+    return x + self.conv2(F.relu(self.conv1(x)))
 
 
 def fcn(self, x, context=None):
@@ -69,7 +74,7 @@ def chain_inverse(self, z, context=None):
 
 METHODS = {
     DenseBlock: {'forward': dense_block}, ResidualDenseBlock: {'forward': residual_dense_block},
-    RRDB: {'forward': rrdb}, FCN: {'forward': fcn},
+    RRDB: {'forward': rrdb}, ResidualBlock: {'forward': residual_block}, FCN: {'forward': fcn},
     InvertibleConv1x1: {'forward': conv1x1, 'inverse': conv1x1_inverse},
     FlowStep: {'forward': chain, 'inverse': chain_inverse},
     FlowSequential: {'forward': chain, 'inverse': chain_inverse},

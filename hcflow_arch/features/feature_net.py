@@ -1,14 +1,17 @@
 """Feature nets compute the context of the conditional flows from the low-resolution image."""
 import inspect
+from collections.abc import Sequence
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from hcflow_arch.checks import check_counts
 from hcflow_arch.convs.modes import is_traced
 from hcflow_arch.errors import InputError
 from hcflow_arch.flow.subnets import xavier_init_
 
+from .residual import ResidualFeatureNet
 from .rrdb import RRDB, RRDBChain
 
 # what architectures raise on options or sizes that they cannot take; other exceptions are bugs of theirs
@@ -128,3 +131,44 @@ class RegisteredFeatureNet(nn.Module):
             x = F.pad(x, (0, pad_w, 0, pad_h), mode='replicate')
         x = self.net(x)
         return F.pixel_unshuffle(x, self.enlarges_by)[:, :, :h, :w] if self.enlarges_by > 1 else x[:, :, :h, :w]
+
+
+def is_registered(opt: dict | None) -> bool:
+    """Whether an entry of `network_g.feature_net` names an architecture of BasicSR's registry."""
+    return opt is not None and not (isinstance(opt, dict) and opt.get('type') == ResidualFeatureNet.__name__)
+
+
+def per_level(opt: dict | Sequence | None, num_levels: int) -> list[dict | None]:
+    """The entries of `network_g.feature_net`, one for each level, finest first.
+
+    Raises:
+        InputError: A list of another length.
+    """
+    if not isinstance(opt, (list, tuple)):
+        return [opt] * num_levels
+    if len(opt) != num_levels:
+        raise InputError(f'network_g.feature_net has {len(opt)} entries; it takes one for all levels, or a list of '
+                         f'{num_levels}, one for each level, the finest first.')
+    return list(opt)
+
+
+def build_feature_net(num_in_ch: int, opt: dict, recompute: bool) -> nn.Module:
+    """The feature net of a level that an entry of `network_g.feature_net` asks for.
+
+    Args:
+        num_in_ch: Channels of the input.
+        opt: `{type: NAME, ...}`, NAME ResidualFeatureNet or one of ARCH_REGISTRY, with its arguments.
+        recompute: Store only the inputs of blocks for backward, where the feature net can.
+
+    Raises:
+        InputError: Wrong options.
+    """
+    if is_registered(opt):
+        return RegisteredFeatureNet(num_in_ch, opt)
+    arguments = {name: value for name, value in opt.items() if name != 'type'}
+    unknown = set(arguments) - {'num_feat', 'num_block'}
+    if unknown:
+        raise InputError(f'network_g.feature_net.{min(map(str, unknown))} is no option of ResidualFeatureNet; it takes '
+                         'num_feat and num_block.')
+    check_counts(**{f'feature_net.{name}': value for name, value in arguments.items()})
+    return ResidualFeatureNet(num_in_ch, **arguments, recompute=recompute)

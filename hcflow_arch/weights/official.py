@@ -135,15 +135,22 @@ def arguments_of(ours: Mapping[str, torch.Tensor]) -> dict:
             'num_flow_steps': count(r'levels\.0\.main\.(\d+)\.actnorm\.'),
             'num_cond_steps': count(r'levels\.0\.prior\.(\d+)\.actnorm\.'),
             'hidden_channels': ours['levels.0.prior.0.coupling.subnet.conv2.weight'].shape[0],
-            'num_feat': ours['levels.0.feature_net.conv_first.weight'].shape[0],
-            'num_block': tuple(count(rf'levels\.0\.feature_net\.body{part}\.(\d+)\.') for part in (1, 2)),
-            'num_grow_ch': ours['levels.0.feature_net.body1.0.rdb1.conv1.weight'].shape[0],
         }
+        if 'levels.0.feature_net.body.0.conv1.weight' in ours:
+            arguments['feature_net'] = [
+                {'type': 'ResidualFeatureNet', 'num_block': count(rf'levels\.{level}\.feature_net\.body\.(\d+)\.'),
+                 'num_feat': ours[f'levels.{level}.feature_net.conv_first.weight'].shape[0]}
+                for level in range(count(r'levels\.(\d+)\.'))]
+        else:
+            arguments.update(
+                num_feat=ours['levels.0.feature_net.conv_first.weight'].shape[0],
+                num_block=tuple(count(rf'levels\.0\.feature_net\.body{part}\.(\d+)\.') for part in (1, 2)),
+                num_grow_ch=ours['levels.0.feature_net.body1.0.rdb1.conv1.weight'].shape[0])
         if rescaling:
             arguments['num_subnet_grow_ch'] = ours['levels.0.main.1.coupling.subnet.conv1.weight'].shape[0]
     except (KeyError, IndexError) as error:  # IndexError: a tensor of too few dimensions
         if any(name.startswith('levels.0.feature_net.net.') for name in ours):
-            raise InputError('The checkpoint has another feature net than RRDBs and does not say which: leave it in '
+            raise InputError('The checkpoint has a feature net of another package and does not say which: leave it in '
                              'the folder of its experiment, beside the option file.') from error
         what = f'{error} is missing' if isinstance(error, KeyError) else 'its tensors have other shapes'
         raise InputError(f'The checkpoint is not one of HCFlow, or incomplete: {what}.') from error

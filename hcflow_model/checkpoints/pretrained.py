@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from hcflow_arch import HCFlowNet, InputError
+from hcflow_arch.features.feature_net import is_registered
 from hcflow_arch.weights.official import arguments_of, is_official_state_dict, load_official_state_dict
 from hcflow_arch.weights.safe_load import load_file, weights_only
 from hcflow_model.options.read import check_plain, read_option_file
@@ -80,7 +81,8 @@ def build(checkpoint: Checkpoint) -> HCFlowNet:
         InputError: Arguments and weights do not fit each other.
     """
     path, state_dict = checkpoint.path, checkpoint.state_dict
-    if 'feature_net' in checkpoint.arguments:
+    feature_nets = checkpoint.arguments.get('feature_net')
+    if any(map(is_registered, feature_nets if isinstance(feature_nets, list) else [feature_nets])):
         load_plugins([])  # as in training: whose architectures it may name
     try:
         with weights_only(), _no_larger_than(state_dict, path):

@@ -33,9 +33,10 @@ def run(args: argparse.Namespace) -> None:
     check_folder(Path(args.output).absolute().parent)
 
     from hcflow_model.checkpoints.pretrained import load_pretrained
-    from hcflow_model.inference.onnx_export import export_onnx
+    from hcflow_model.inference.onnx_export import check_export, export_onnx
 
     from . import _batch
+    check_export(Path(args.output), args.opset)
     net = load_pretrained(_batch.weights(args, 'sr'), param_key=args.param_key)
     for path, difference in export_onnx(net, args.output, args.opset, args.half, args.overwrite):
         sys.stdout.write(f'{printable(path)}: {path.stat().st_size / 1e6:.1f} MB, differs from PyTorch by '

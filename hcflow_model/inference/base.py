@@ -133,7 +133,7 @@ class HCFlowImages:
         if temperature is None:
             temperature = 0. if self_ensemble else self.default_temperature
         if isinstance(temperature, np.ndarray) and temperature.ndim:
-            map_ = torch.from_numpy(temperature_map('temperature', temperature, array.shape[:2], self.scale))
+            map_ = torch.from_numpy(temperature_map('The temperature map', temperature, array.shape[:2], self.scale))
             map_, temperature = map_[None, None].to(self.device), 1.
         check_temperature('temperature', temperature)
         if self_ensemble and temperature != 0:

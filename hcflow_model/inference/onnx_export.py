@@ -53,17 +53,13 @@ def export_onnx(net: HCFlowNet, path: str | os.PathLike, opset: int = 18, half: 
             net of unusual operations.
     """
     path = Path(path)
-    if path.suffix != ENDING or path.stem.endswith(DOWNSCALE):
-        raise InputError(f'Output {path}: give a name that ends in {ENDING}, and not in {DOWNSCALE}{ENDING}.')
-    if opset not in OPSETS:
-        raise InputError(f'opset is {opset!r}; allowed are {OPSETS.start} to {OPSETS.stop - 1}.')
+    check_export(path, opset)
     graphs = {'decode': path}
     if net.task == 'rescaling':
         graphs['downscale'] = path.with_name(f'{path.stem}{DOWNSCALE}{ENDING}')
     there = [str(each) for each in graphs.values() if os.path.exists(each)]
     if there and not overwrite:
         raise InputError(f'{" and ".join(there)} exists; give another name, or replace it by --overwrite.')
-    _import_exporter()
     facts = OnnxFacts(
         graph='', task=net.task, scale=net.scale, quant_bins=net.quant_bins, temperature=net.temperature,
         latents=[[channels, height] for _, channels, height, _ in net.latent_shapes(torch.empty(1, 3, 1, 1))],
@@ -75,7 +71,12 @@ def export_onnx(net: HCFlowNet, path: str | os.PathLike, opset: int = 18, half: 
     return [Exported(graphs[graph], difference) for graph, (_, difference) in contents.items()]
 
 
-def _import_exporter():
+def check_export(path: Path, opset: int) -> None:
+    """Refuse what can be seen before there is a network: a wrong name or opset, missing packages."""
+    if path.suffix != ENDING or path.stem.endswith(DOWNSCALE):
+        raise InputError(f'Output {path}: give a name that ends in {ENDING}, and not in {DOWNSCALE}{ENDING}.')
+    if opset not in OPSETS:
+        raise InputError(f'opset is {opset!r}; allowed are {OPSETS.start} to {OPSETS.stop - 1}.')
     try:
         import onnx  # noqa: F401  (torch.onnx needs both)
         import onnxscript  # noqa: F401

@@ -78,7 +78,7 @@ def test_other_feature_net_is_found_beside_the_checkpoint(tmp_path):
     net = small_net(feature_net=FEATURE_NET).eval()
     (tmp_path / 'models').mkdir()
     torch.save({'params': net.state_dict()}, tmp_path / 'models' / 'net_g_1.pth')
-    with pytest.raises(InputError, match='another feature net'):
+    with pytest.raises(InputError, match='a feature net of another package'):
         load_pretrained(tmp_path)
     (tmp_path / 'options.yml').write_text(yaml.safe_dump(
         {'network_g': {'type': 'HCFlowNet', **SMALL, 'feature_net': FEATURE_NET}}))

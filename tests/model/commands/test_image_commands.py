@@ -123,7 +123,7 @@ def test_temperature_maps(capsys):
     write_image('in/sub/wide.png', image[:, :-1])
     assert main([*argv, '-o', 'one', '--temperature', 'maps/sub/a.png']) == 1
     assert below('one') == ['sub/a.png', 'sub/b.png']
-    assert 'in/sub/wide.png: temperature is 6x9; for this image it must be 6x8' in capsys.readouterr().err
+    assert 'in/sub/wide.png: The temperature map is 6x9; for this image it must be 6x8' in capsys.readouterr().err
 
 
 @pytest.mark.slow

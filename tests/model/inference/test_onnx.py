@@ -223,7 +223,7 @@ def test_what_cannot_be_exported(tmp_path, monkeypatch):
 
 
 def test_wrong_output_names(capsys):
-    assert 'ends in .onnx' in fails(capsys, 'export', '-o', 'a.pth', '--weights', 'sr.pth')
+    assert 'ends in .onnx' in fails(capsys, 'export', '-o', 'a.pth', '--weights', 'gone.pth')
     assert '--overwrite' in fails(capsys, 'export', '-o', 'sr.onnx', '--weights', 'sr.pth')
     assert 'rescaling_downscale.onnx' in fails(capsys, 'export', '-o', 'rescaling.onnx', '--weights', 'rescaling.pth')
 

@@ -255,11 +255,11 @@ def test_self_ensemble():
 
 @pytest.mark.parametrize('call,message', [
     (lambda: upscaler()(LR, 0.8, self_ensemble=True), 'at temperature 0'),
-    (lambda: upscaler()(LR, LR), 'temperature has colours'),
-    (lambda: upscaler()(LR, HR[:76, :120, 0]), 'temperature is 76x120'),
-    (lambda: upscaler()(LR, HR[:40, :60, 0]), 'temperature is 40x60; for this image it must be 20x30'),
-    (lambda: upscaler()(LR, np.full((20, 30), -0.5)), 'temperature has values from -0.5'),
-    (lambda: upscaler()(LR, np.full((20, 30), np.nan)), 'temperature has values from nan'),
+    (lambda: upscaler()(LR, LR), 'The temperature map has colours'),
+    (lambda: upscaler()(LR, HR[:76, :120, 0]), 'The temperature map is 76x120'),
+    (lambda: upscaler()(LR, HR[:40, :60, 0]), 'The temperature map is 40x60; for this image it must be 20x30'),
+    (lambda: upscaler()(LR, np.full((20, 30), -0.5)), 'The temperature map has values from -0.5'),
+    (lambda: upscaler()(LR, np.full((20, 30), np.nan)), 'The temperature map has values from nan'),
     (lambda: upscaler()('lr.png'), 'NumPy array'), (lambda: upscaler()(LR[..., :0]), 'shape'),
     (lambda: upscaler()(LR.astype(int)), 'type int64'), (lambda: upscaler()(LR.astype(np.float32)), r'in \[0, 1\]'),
     (lambda: upscaler()(np.zeros((3, 4, 5), np.uint8)), 'shape'), (lambda: upscaler()(LR, -1), 'temperature'),

@@ -28,9 +28,10 @@ class HCFlowArchitecture(spandrel.Architecture[HCFlowNet]):
         else:
             arguments = arguments_of(state_dict)
         net = HCFlowNet(**arguments, temperature=0.).eval()
+        features = arguments.get('num_feat', net.levels[-1].feature_net.num_out_ch)
         # half: the flow's inverse multiplies errors over all its steps, which 10 bits do not bear
         return spandrel.ImageModelDescriptor(
-            net, state_dict, architecture=self, purpose='SR', tags=[net.task, f'{arguments["num_feat"]}nf'],
+            net, state_dict, architecture=self, purpose='SR', tags=[net.task, f'{features}nf'],
             supports_half=False, supports_bfloat16=False, scale=net.scale, input_channels=3, output_channels=3)
 
 

@@ -74,10 +74,10 @@ class RegisteredFeatureNet(nn.Module):
         super().__init__()
         if not isinstance(opt, dict) or 'type' not in opt:
             raise InputError(f"feature_net is {opt!r}; it must be a block with a 'type'.")
-        if not any(name in ARCH_REGISTRY for name in (opt['type'], f'{opt["type"]}_basicsr')):
-            raise InputError(f"feature_net.type is {opt['type']!r}, which is not registered in BasicSR's "
-                             'ARCH_REGISTRY; if it comes from another package, name its module in `plugins:` (of an '
-                             'option file) or --plugins (of hcflow).')
+        if not any(name in ARCH_REGISTRY for name in (str(opt['type']), f'{opt["type"]}_basicsr')):
+            raise InputError(f"feature_net.type is {opt['type']!r}, which is neither {ResidualFeatureNet.__name__} nor "
+                             "registered in BasicSR's ARCH_REGISTRY; if it comes from another package, name its module "
+                             'in `plugins:` (of an option file) or --plugins (of hcflow).')
         arch = opt['type']
         parameters = inspect.signature(ARCH_REGISTRY.get(arch).__init__).parameters
         names = [name for name in self.IN_CHANNEL_NAMES if name in parameters]
@@ -165,7 +165,7 @@ def build_feature_net(num_in_ch: int, opt: dict, recompute: bool) -> nn.Module:
     """
     if is_registered(opt):
         return RegisteredFeatureNet(num_in_ch, opt)
-    arguments = {name: value for name, value in opt.items() if name != 'type'}
+    arguments = {name: value for name, value in opt.items() if name != 'type' and value is not None}
     unknown = set(arguments) - {'num_feat', 'num_block'}
     if unknown:
         raise InputError(f'network_g.feature_net.{min(map(str, unknown))} is no option of ResidualFeatureNet; it takes '

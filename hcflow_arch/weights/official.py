@@ -9,6 +9,7 @@ from hcflow_arch.errors import InputError
 
 from .safe_load import load_file
 
+MAX_LEVELS = 4  # scale 16
 # names inside parts that occur in several places
 _FCN = {
     'conv1.weight': 'conv1.weight', 'conv1.actnorm.bias': 'norm1.bias', 'conv1.actnorm.logs': 'norm1.log_scale',
@@ -127,31 +128,38 @@ def arguments_of(ours: Mapping[str, torch.Tensor]) -> dict:
     def count(pattern: str) -> int:
         return len({match.group(1) for match in (re.match(pattern, name) for name in ours) if match})
 
+    num_levels = count(r'levels\.(\d+)\.')
+    if num_levels > MAX_LEVELS:
+        raise InputError(f'The checkpoint is not one of HCFlow: it has {num_levels} levels, a network up to '
+                         f'{MAX_LEVELS}.')
+    if any(re.match(r'levels\.\d+\.feature_net\.net\.', name) for name in ours):
+        raise InputError('The checkpoint has a feature net of another package and does not say which: leave it in '
+                         'the folder of its experiment, beside the option file.')
     rescaling = any(name.endswith('haar_weights') for name in ours)
     try:
         arguments = {
-            'scale': 2**count(r'levels\.(\d+)\.'),
+            'scale': 2**num_levels,
             'task': 'rescaling' if rescaling else 'sr',
             'num_flow_steps': count(r'levels\.0\.main\.(\d+)\.actnorm\.'),
             'num_cond_steps': count(r'levels\.0\.prior\.(\d+)\.actnorm\.'),
             'hidden_channels': ours['levels.0.prior.0.coupling.subnet.conv2.weight'].shape[0],
         }
-        if 'levels.0.feature_net.body.0.conv1.weight' in ours:
+        nets = [f'levels.{level}.feature_net.' for level in range(num_levels)]
+        residual = [f'{net}body.0.conv1.weight' in ours for net in nets]
+        if any(residual):
             arguments['feature_net'] = [
-                {'type': 'ResidualFeatureNet', 'num_block': count(rf'levels\.{level}\.feature_net\.body\.(\d+)\.'),
-                 'num_feat': ours[f'levels.{level}.feature_net.conv_first.weight'].shape[0]}
-                for level in range(count(r'levels\.(\d+)\.'))]
-        else:
+                {'type': 'ResidualFeatureNet', 'num_block': count(rf'{re.escape(net)}body\.(\d+)\.'),
+                 'num_feat': ours[f'{net}conv_first.weight'].shape[0]} if is_residual else None
+                for net, is_residual in zip(nets, residual, strict=True)]
+        if not all(residual):
+            net = nets[residual.index(False)]  # RRDBs are alike in all levels
             arguments.update(
-                num_feat=ours['levels.0.feature_net.conv_first.weight'].shape[0],
-                num_block=tuple(count(rf'levels\.0\.feature_net\.body{part}\.(\d+)\.') for part in (1, 2)),
-                num_grow_ch=ours['levels.0.feature_net.body1.0.rdb1.conv1.weight'].shape[0])
+                num_feat=ours[f'{net}conv_first.weight'].shape[0],
+                num_block=tuple(count(rf'{re.escape(net)}body{part}\.(\d+)\.') for part in (1, 2)),
+                num_grow_ch=ours[f'{net}body1.0.rdb1.conv1.weight'].shape[0])
         if rescaling:
             arguments['num_subnet_grow_ch'] = ours['levels.0.main.1.coupling.subnet.conv1.weight'].shape[0]
     except (KeyError, IndexError) as error:  # IndexError: a tensor of too few dimensions
-        if any(name.startswith('levels.0.feature_net.net.') for name in ours):
-            raise InputError('The checkpoint has a feature net of another package and does not say which: leave it in '
-                             'the folder of its experiment, beside the option file.') from error
         what = f'{error} is missing' if isinstance(error, KeyError) else 'its tensors have other shapes'
         raise InputError(f'The checkpoint is not one of HCFlow, or incomplete: {what}.') from error
     return arguments

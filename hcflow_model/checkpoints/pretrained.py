@@ -24,6 +24,7 @@ from . import files as checkpoints
 from .named import weights_path
 
 PARAM_KEY_ADVICE = 'Name one of them by --param_key (in Python param_key).'
+MAX_MESSAGE = 1500  # characters
 MARGIN = 3  # a parameter may be registered again, as by weight normalization
 
 
@@ -85,18 +86,26 @@ def build(checkpoint: Checkpoint) -> HCFlowNet:
     if any(map(is_registered, feature_nets if isinstance(feature_nets, list) else [feature_nets])):
         load_plugins([])  # as in training: whose architectures it may name
     try:
-        with weights_only(), _no_larger_than(state_dict, path):
+        with weights_only(), _no_larger_than(state_dict):
             net = HCFlowNet(**checkpoint.arguments)
     except TypeError as error:  # arguments of a later version, or what is none
-        raise InputError(f'{path} asks for a network that this version does not have: {error}.') from error
+        raise InputError(f'{path} asks for a network that this version does not have: {_short(error)}.') from error
+    except InputError as error:
+        raise InputError(f'{path}: {_short(error)}') from error
     net.compile_blocks(False)  # that was a wish for the machine it was trained on
     checkpoints.check_names_and_shapes(net, state_dict, path)
     net.load_state_dict(state_dict)
     return net.eval()
 
 
+def _short(error):
+    """Its message, which may repeat what the file says, at any length."""
+    text = str(error)
+    return text if len(text) <= MAX_MESSAGE else f'{text[:MAX_MESSAGE]} …'
+
+
 @contextmanager
-def _no_larger_than(state_dict, path):
+def _no_larger_than(state_dict):
     """Ends the construction of a network of many more weights than a checkpoint holds: a few bytes ask for any size."""
     most = [MARGIN * len(state_dict), MARGIN * sum(value.numel() for value in state_dict.values())]
     seen, thread = [0, 0], threading.get_ident()
@@ -107,8 +116,8 @@ def _no_larger_than(state_dict, path):
         seen[0] += 1
         seen[1] += parameter.numel()
         if seen[0] > most[0] or seen[1] > most[1]:
-            raise InputError(f'{path} asks for a network of many more weights than the {len(state_dict)} tensors that '
-                             'it holds.')
+            raise InputError(f'it asks for a network of many more weights than the {len(state_dict)} tensors that it '
+                             'holds.')
 
     hook = register_module_parameter_registration_hook(count)
     try:

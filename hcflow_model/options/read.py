@@ -1,10 +1,11 @@
 """Reading option files without trusting them: nothing in one can run code, or grow without bound."""
+import itertools
 import math
 import os
 import re
 from ast import literal_eval
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import yaml
 
@@ -14,6 +15,7 @@ MAX_BYTES = 200_000  # option files have a few thousand
 MAX_ALIASES = 100
 MAX_DEPTH = 50
 MAX_DIGITS = 100
+MAX_VALUES = 10_000  # a checkpoint of a few bytes may name one list any number of times
 MAX_INT = 2 ** 53  # beyond it PyTorch and floats take no whole numbers
 BaseLoader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
 YAMLError = yaml.constructor.ConstructorError
@@ -68,19 +70,23 @@ def parse_option_text(text: str, path: str, force_yml: Sequence[str] = ()) -> di
     return opt
 
 
-def check_plain(value: object, name: str = '') -> None:
+def check_plain(value: object, name: str = '', count: Iterator[int] | None = None) -> None:
     """Refuse values that no option has: dates, sets, bytes, nan and infinity, and numbers that YAML reads as text.
 
     Args:
         value: Options, or one of them.
         name: Its place, such as 'train.optim_g', for messages.
+        count: Counts the values. Default: from 0.
     """
+    count = itertools.count() if count is None else count
+    if next(count) > MAX_VALUES:
+        raise InputError(f"'{name}': there are more than {MAX_VALUES} values up to here; no options have so many.")
     if isinstance(value, dict):
         for key, inner in value.items():
-            check_plain(inner, f'{name}.{key}' if name else str(key))
+            check_plain(inner, f'{name}.{key}' if name else str(key), count)
     elif isinstance(value, (list, tuple)):
         for inner in value:
-            check_plain(inner, name)
+            check_plain(inner, name, count)
     elif isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"'{name}' is {value!r}; it must be a finite number.")
     elif isinstance(value, int) and abs(value) > MAX_INT:

@@ -29,6 +29,14 @@ def test_own_checkpoints(name, scale, task, tmp_path):
         assert torch.equal(model(LQ), net.decode(LQ, temperature=0))
 
 
+def test_residual_blocks():
+    net = perturb(small_net(feature_net={'type': 'ResidualFeatureNet', 'num_feat': 5, 'num_block': 1}), 0.05).eval()
+    model = spandrel.ModelLoader(device='cpu').load_from_state_dict(net.state_dict())
+    assert model.tags == ['sr', '5nf']
+    with torch.no_grad():
+        assert torch.equal(model(LQ), net.decode(LQ, temperature=0))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('prefix', ['', 'module.'])
 @pytest.mark.parametrize('name', ['sr4', 'sr8', 're4'])

@@ -4,7 +4,7 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import perturb, random_image, small_net
+from helpers import FEATURE_NET, perturb, random_image, small_net
 from plain import plain
 
 from hcflow_arch import HCFlowNet, InputError
@@ -82,11 +82,31 @@ def test_a_feature_net_for_each_level(task):
 
 
 @pytest.mark.parametrize('task', ['sr', 'rescaling'])
-def test_names_and_shapes_tell_the_blocks(task):
-    net = small_net(4, task, feature_net=[FINE, COARSE])
+@pytest.mark.parametrize('feature_net', [[FINE, COARSE], [None, COARSE], [FINE, None]])
+def test_names_and_shapes_tell_the_blocks(task, feature_net):
+    net = small_net(4, task, feature_net=feature_net)
     arguments = arguments_of(net.state_dict())
-    assert arguments['feature_net'] == [FINE, COARSE] and 'num_grow_ch' not in arguments
+    assert arguments['feature_net'] == feature_net and ('num_grow_ch' in arguments) == (None in feature_net)
     HCFlowNet(**arguments).load_state_dict(net.state_dict())
+
+
+@pytest.mark.parametrize('other', [None, FINE])
+def test_names_of_a_net_of_another_package(other):
+    net = small_net(feature_net=[other, FEATURE_NET])
+    with pytest.raises(InputError, match='a feature net of another package and does not say which'):
+        arguments_of(net.state_dict())
+
+
+def test_levels_without_end():
+    state_dict = small_net(feature_net=COARSE).state_dict()
+    state_dict.update((f'levels.{level}.x', torch.zeros(1)) for level in range(20_000))
+    with pytest.raises(InputError, match='not one of HCFlow: it has 20000 levels'):
+        arguments_of(state_dict)
+
+
+def test_nothing_is_the_default():
+    net = small_net(feature_net=[FINE, {**COARSE, 'num_block': None}])
+    assert len(net.levels[1].feature_net.body) == 16
 
 
 @pytest.mark.parametrize(('options', 'message'), [
@@ -95,6 +115,8 @@ def test_names_and_shapes_tell_the_blocks(task):
     ([COARSE, [COARSE]], "feature_net is .*it must be a block with a 'type'"),
     ({**COARSE, 'num_grow_ch': 4}, r'feature_net\.num_grow_ch is no option of ResidualFeatureNet; it takes num_feat'),
     ({**COARSE, 'num_block': 0}, r'network_g\.feature_net\.num_block is 0; it must be a whole number from 1'),
+    ({**COARSE, 'type': 'ResidualFeaturNet'}, "type is 'ResidualFeaturNet', which is neither ResidualFeatureNet nor"),
+    ({**COARSE, 'type': ['RRDBNet']}, r"type is \['RRDBNet'\], which is neither"),
     ({**COARSE, 'num_feat': '64'}, r"network_g\.feature_net\.num_feat is '64'"),
 ])
 def test_bad_options(options, message):

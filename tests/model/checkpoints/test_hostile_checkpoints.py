@@ -17,6 +17,9 @@ WEIGHT = 'levels.0.main.1.conv1x1.weight'
 PARAMS = small_net().state_dict()
 NESTED = []
 NESTED.append(NESTED)
+DOUBLED = []
+for _ in range(40):
+    DOUBLED = [DOUBLED, DOUBLED]
 
 
 def attributes():
@@ -65,6 +68,12 @@ CONTENTS = {
         'of 4096 channels': {'type': 'HCFlowNet', **SMALL, 'num_feat': 4096, 'num_grow_ch': 4096},
         'of 100000 blocks of BasicSR': {'type': 'HCFlowNet', **SMALL, 'feature_net': {**FEATURE_NET,
                                                                                   'num_block': 100_000}},
+        'of levels without end': {'type': 'HCFlowNet', **SMALL, 'feature_net': DOUBLED},
+        'of a long type': {'type': 'HCFlowNet', **SMALL, 'feature_net': {'type': 'x' * 100_000}},
+        'of a long name': {'type': 'HCFlowNet', **SMALL, 'x' * 100_000: 1},
+        'of no blocks': {'type': 'HCFlowNet', **SMALL, 'feature_net': {'type': 'ResidualFeatureNet', 'num_block': 0}},
+        'of 4096 residual blocks': {'type': 'HCFlowNet', **SMALL, 'feature_net': {'type': 'ResidualFeatureNet',
+                                                                                 'num_block': 4096}},
         'of the features of a tensor': {'type': 'HCFlowNet', **SMALL, 'feature_net': torch.ones(2)},
     }.items()},
     'values repeated without end': {name: value.flatten()[:1].as_strided((2**27,), (0,)) if name == WEIGHT else value

@@ -1,4 +1,5 @@
 """What a checkpoint holds, and whether its weights are sound."""
+import json
 import math
 import os
 
@@ -96,4 +97,5 @@ def _condition(info):
 
 
 def _text(value):
-    return str(list(value)) if isinstance(value, (list, tuple)) else str(value)
+    """As in an option file."""
+    return json.dumps(value).replace('"', '') if isinstance(value, (dict, list, tuple)) else str(value)

@@ -1,6 +1,7 @@
 """`hcflow info` on released checkpoints, ours, and broken ones."""
 import hashlib
 import json
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from helpers import NLL_OPT, load_golden, perturb, released_state_dict, small_ne
 
 from hcflow_arch.flow.condition_numbers import condition_numbers
 from hcflow_model.checkpoints.info import checkpoint_info, info_table
+from hcflow_model.checkpoints.pretrained import save_pretrained
 from hcflow_model.commands import main
 
 
@@ -61,6 +63,13 @@ def test_own_checkpoint_with_ema(tmp_path):
         table = rows(info_table(info))
         assert table['weights'] == f'params_ema and params (below: {key})' and table['iteration'] == '2'
         assert info['condition_of'] in table['condition']
+
+
+def test_blocks_look_as_in_an_option_file(tmp_path):
+    feature_net = [None, OrderedDict(type='ResidualFeatureNet', num_feat=3, num_block=1)]  # as BasicSR reads it
+    save_pretrained(small_net(feature_net=feature_net), tmp_path / 'net.pth')
+    assert 'feature_net [null, {type: ResidualFeatureNet, num_feat: 3, num_block: 1}]' in info_table(
+        checkpoint_info(tmp_path / 'net.pth'))
 
 
 def test_unsound_weights(tmp_path):

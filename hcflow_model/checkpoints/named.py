@@ -45,8 +45,8 @@ _RESCALING = {'task': 'rescaling', 'scale': 4, 'num_flow_steps': 8, 'num_cond_st
 _LOSSES = {'': 'trained on likelihood', '+': 'also on an L1 loss', '++': 'also on perceptual and GAN losses'}
 NAMED = {
     # figures: PSNR-Y on the photographs of docs/networks.md that were held out, at temperature 0; bicubic has 28.29 dB
-    'x4': Named('super-resolution x4, small: 29.34 dB', 'x4.safetensors', {'task': 'sr', 'scale': 4}, bundled=True),
-    'rescaling-x4': Named('rescaling x4, small: 32.77 dB', 'rescaling-x4.safetensors',
+    'x4': Named('super-resolution x4, small: 29.43 dB', 'x4.safetensors', {'task': 'sr', 'scale': 4}, bundled=True),
+    'rescaling-x4': Named('rescaling x4, small: 32.86 dB', 'rescaling-x4.safetensors',
                           {'task': 'rescaling', 'scale': 4}, bundled=True),
     'rescaling-x4-jpeg': Named('rescaling x4, small, through JPEG 90: 28.81 dB', 'rescaling-x4-jpeg.safetensors',
                                {'task': 'rescaling', 'scale': 4}, bundled=True),
@@ -58,7 +58,6 @@ NAMED = {
 }
 
 DEFAULTS = {'sr': 'x4', 'rescaling': 'rescaling-x4'}  # for a task, where no network is named
-
 
 
 def bundled(task: str) -> list[str]:

@@ -21,8 +21,8 @@ from hcflow_model.options.read import read_option_file
 
 GT, LQ = DATA / 'val_gt', DATA / 'val_lq_x4'
 SHIPPED = [name for name, network in NAMED.items() if network.bundled]
-# PSNR-Y above bicubic that the mean of the three bundled pictures must reach: what was measured, less 0.06 and 0.14 dB
-GAIN = {'x4': 0.45, 'rescaling-x4': 3.0}
+# PSNR-Y above bicubic that the mean of the three bundled pictures must reach: what was measured, less 0.06 and 0.15 dB
+GAIN = {'x4': 0.5, 'rescaling-x4': 3.1}
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from hcflow_arch import HCFlowNet, InputError, __version__
 from hcflow_model.images.original import digest
@@ -167,7 +168,9 @@ def _inputs(facts, size):
     """Random inputs of a graph for an LR image of (batch, height, width)."""
     n, h, w = size
     generator = torch.Generator().manual_seed(0)
-    first = torch.rand(n, 3, h * _factors(facts)[0], w * _factors(facts)[0], generator=generator)
+    factor = _factors(facts)[0]
+    noise = torch.rand(n, 3, h * factor + 2, w * factor + 2, generator=generator)
+    first = F.avg_pool2d(noise, 3, 1)  # calm as photographs are: a flow may have no finite image of white noise
     latents = [] if facts.graph == 'downscale' else facts.latents
     return [first, *(torch.randn(n, channels, h * factor, w * factor, generator=generator)
                      for channels, factor in latents)]
@@ -180,6 +183,9 @@ def _difference(net, facts, content):
     for size in CHECKED_SIZES:
         first, *latents = inputs = _inputs(facts, size)
         wanted = net.downscale(first) if facts.graph == 'downscale' else net.decode(first, latents, clamp=False)
+        if not wanted.isfinite().all():
+            raise InputError('The network makes values that are not finite of a test image, so no graph can be held '
+                             'against it; nothing was written. hcflow info says whether its weights are sound.')
         try:
             difference = (run(session, inputs) - wanted).abs().max().item()
         except RuntimeError as error:  # a shape that was traced as a constant

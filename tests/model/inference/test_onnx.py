@@ -161,6 +161,14 @@ def test_half_is_near(tmp_path):
     assert OnnxNet(tmp_path / 'half.onnx').facts.precision == 'float16'
 
 
+def test_a_network_that_explodes(tmp_path):
+    net = perturb(small_net(2))
+    net.levels[0].main[1].actnorm.log_scale.data.fill_(-1e3)
+    with pytest.raises(InputError, match='values that are not finite of a test image'):
+        export_onnx(net, tmp_path / 'a.onnx')
+    assert not list(tmp_path.iterdir())
+
+
 def test_opset(tmp_path):
     net = perturb(small_net(2, num_flow_steps=1, num_cond_steps=1)).eval()
     export_onnx(net, tmp_path / 'a.onnx', 17)

@@ -232,6 +232,8 @@ def shrink(opt, pictures):
     """Tiny networks, pictures and batches; everything else stays."""
     scale = opt['scale']
     opt['network_g'].update({key: value for key, value in SMALL.items() if key in opt['network_g']})
+    for feature_net in opt['network_g'].get('feature_net', []):
+        feature_net.update(num_feat=4, num_block=1)
     if opt.get('network_d'):
         opt['network_d'].update(num_feat=4)
         if 'input_size' in opt['network_d']:
@@ -282,7 +284,7 @@ def save_checkpoint(opt):
     if opt['path']['pretrain_network_g'] in NAMED:
         opt['path']['pretrain_network_g'] = 'package/net_g.pth'
     path = opt['path']['pretrain_network_g']
-    kwargs = {key: value for key, value in opt['network_g'].items() if key not in ('type', 'feature_net')}
+    kwargs = {key: value for key, value in opt['network_g'].items() if key != 'type'}
     weights = perturb(small_net(**kwargs), 0.01).state_dict()
     Path(path).parent.mkdir(parents=True)
     torch.save({'params': weights, 'params_ema': weights}, path)

@@ -1,4 +1,7 @@
-"""Residual blocks without batch normalization (EDSR, section 3) as a feature net."""
+"""Residual blocks without batch normalization (EDSR, section 3) as a feature net.
+
+BasicSR has such a block as well, but networks run without importing BasicSR, and its block cannot recompute.
+"""
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
